@@ -98,6 +98,12 @@ impl Patterns {
         Ok(out)
     }
 
+    /// Whether every name matches.
+    #[must_use]
+    pub fn is_any(&self) -> bool {
+        self.exclude.is_empty() && self.include.iter().any(Pattern::is_any)
+    }
+
     #[must_use]
     pub fn matches(&self, name: &str) -> bool {
         let yes = self.include.is_empty() && !self.exclude.is_empty()

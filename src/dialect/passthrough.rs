@@ -5,6 +5,17 @@
 //! the end of the stream.
 
 mod sse_repair;
+
+/// Whether bytes are UTF-8, as event streams are (HTML standard, 9.2.5).
+fn is_text(bytes: &[u8]) -> bool {
+    bytes.is_ascii() || std::str::from_utf8(bytes).is_ok()
+}
+
+/// Replaces what is not UTF-8.
+fn to_text(bytes: &[u8]) -> Bytes {
+    Bytes::from(String::from_utf8_lossy(bytes).into_owned())
+}
+
 #[cfg(test)]
 mod tests;
 
@@ -277,6 +288,7 @@ impl Passthrough {
         if block.data.trim_ascii().is_empty() {
             return match skip {
                 _ if self.rules.forbids_empty(block.format) => FrameAction::Drop,
+                _ if !is_text(frame) => FrameAction::Replace(to_text(&frame[skip..])),
                 0 => FrameAction::Keep,
                 skip => FrameAction::KeepFrom(skip),
             };
@@ -297,7 +309,10 @@ impl Passthrough {
             sse::write_event(&mut out, &name, data);
             return FrameAction::Replace(out.freeze());
         }
-        self.rules.repair(frame, skip, &block, &name)
+        match self.rules.repair(frame, skip, &block, &name) {
+            FrameAction::Keep if !is_text(frame) => FrameAction::Replace(to_text(frame)),
+            action => action,
+        }
     }
 
     fn process_element(&mut self, frame: &[u8], step: &mut FeedResult) -> FrameAction {

@@ -27,7 +27,7 @@ use crate::relay::{
         raw::RawBody,
         stream::{PING_AFTER, StreamBody},
     },
-    state::permits::InFlightPermit,
+    state::permits::{self, InFlightPermit},
 };
 use crate::{
     base::id::RequestId,
@@ -169,6 +169,7 @@ fn into_response(
             translate::remember_upstream_response(&active.context, None, &body);
             guard.finish(AttemptEnd::Finished { ttft: Some(ttft), usage: summary.usage });
             active.recorder.finish(RequestState::Done, Some(&summary), None);
+            let body = permits::hold_body(body, &mut active.context.buffer_reservation);
             build_response(&active, status, headers, ResponseBody::Full(Some(body)))
         }
         Ok(AttemptResponse::Stream(committed)) => {

@@ -95,6 +95,61 @@ pub(super) fn at_path(path: &str) -> Option<Endpoint> {
     ENDPOINTS.iter().find(|endpoint| endpoint.path == path).map(FixedEndpoint::to_endpoint)
 }
 
+/// Paths of what upstreams keep and models do not determine, by the API that has them. They pass
+/// unchanged to an upstream of that API.
+const UPSTREAM_PATHS: &[(Dialect, &[&str])] = &[
+    (
+        Dialect::Openai,
+        &[
+            "/assistants",
+            "/batches",
+            "/containers",
+            "/conversations",
+            "/evals",
+            "/files",
+            "/fine_tuning",
+            "/realtime/client_secrets",
+            "/realtime/sessions",
+            "/realtime/transcription_sessions",
+            "/skills",
+            "/threads",
+            "/uploads",
+            "/vector_stores",
+            "/videos",
+        ],
+    ),
+    (Dialect::Anthropic, &["/messages/batches"]),
+    (
+        Dialect::Gemini,
+        &[
+            "/batches",
+            "/cachedContents",
+            "/fileSearchStores",
+            "/files",
+            "/operations",
+            "/tunedModels",
+        ],
+    ),
+];
+
+/// Returns the endpoint of a path that belongs to an upstream; `beta` marks Gemini's versions.
+pub(super) fn of_upstream(path: &str, beta: bool) -> Option<Endpoint> {
+    let is_below = |known: &&str| {
+        path.strip_prefix(known).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', ':']))
+    };
+    let (dialect, _) = UPSTREAM_PATHS
+        .iter()
+        .filter(|(dialect, _)| (*dialect == Dialect::Gemini) == beta)
+        .find(|(_, paths)| paths.iter().any(|known| is_below(&known)))?;
+    Some(Endpoint {
+        dialect: *dialect,
+        op: Op::Raw,
+        path: path.to_owned(),
+        model: ModelLocation::AnyUpstream,
+        stream: StreamMode::Never,
+    })
+}
+
 /// Returns the endpoint of a Gemini action; `framing` is the form of its stream, if it streams.
 pub(super) fn gemini_action(model: String, action: &str, framing: Framing) -> Option<Endpoint> {
     let (action, op) = GEMINI_ACTIONS.iter().find(|(name, _)| *name == action)?;

@@ -78,6 +78,8 @@ pub struct RoutedPath {
     pub dialect: Dialect,
     /// The client key of a `/~KEY/…` path.
     pub path_key: Option<String>,
+    /// The upstream of a `/u/UPSTREAM/…` path whose endpoint is known: only it may serve the request.
+    pub upstream: Option<String>,
 }
 
 /// No route matches.
@@ -99,14 +101,47 @@ pub fn route(method: &Method, path: &str, query: Option<&str>) -> Result<RoutedP
         "" => Cow::Borrowed("/"),
         rest => Cow::Borrowed(rest),
     };
+    let get = matches!(*method, Method::GET | Method::HEAD);
+    let mut upstream = None;
+    let known = path.strip_prefix("/u/").and_then(known_below_upstream);
+    let path = match known {
+        Some((name, rest)) => {
+            upstream = Some(name);
+            Cow::Owned(rest)
+        }
+        None => path,
+    };
     let (beta, unversioned) = strip_version(&path);
     let dialect = dialect_of(unversioned, beta);
-    let get = matches!(*method, Method::GET | Method::HEAD);
     let found = find_route(method, get, &path, unversioned, beta, query);
     match found {
-        Ok(route) => Ok(RoutedPath { route, dialect, path_key }),
+        Ok(route) => Ok(RoutedPath { route, dialect, path_key, upstream }),
         Err(allow) => Err(NotFound { dialect, allow }),
     }
+}
+
+/// Splits `UPSTREAM/rest` if the rest, in any spelling that a server may fold, is an endpoint that
+/// the proxy knows: limits, prices and owners hold there as everywhere. Other paths pass as they
+/// are.
+fn known_below_upstream(inside: &str) -> Option<(String, String)> {
+    let (name, rest) = inside.split_once('/')?;
+    let name = percent_decode_str(name).decode_utf8().ok()?.into_owned();
+    let decoded = percent_decode_str(rest).decode_utf8().ok()?;
+    if has_dot_segment(rest) {
+        return None;
+    }
+    let steps: Vec<&str> = decoded.split('/').filter(|step| !step.is_empty()).collect();
+    let rest = format!("/{}", steps.join("/"));
+    let folded = rest.to_ascii_lowercase();
+    let (_, unversioned) = strip_version(&folded);
+    if endpoints::at_path(unversioned).is_some() || unversioned.starts_with("/responses/") {
+        // Response ids keep their case.
+        let keep = unversioned.starts_with("/responses/");
+        return Some((name, if keep { rest } else { folded }));
+    }
+    let (_, unversioned) = strip_version(&rest);
+    let action = unversioned.strip_prefix("/models/").and_then(endpoints::split_action);
+    action.is_some().then_some((name, rest))
 }
 
 /// The client key of a `/~KEY/…` path.
@@ -211,6 +246,9 @@ fn find_route(
         "/api/ps" => return only_get(Route::LoadedModels),
         "/api/version" => return only_get(Route::Version),
         _ => {}
+    }
+    if let Some(endpoint) = endpoints::of_upstream(unversioned, beta) {
+        return if has_dot_segment(unversioned) { Err(None) } else { Ok(Route::Relay(endpoint)) };
     }
     let endpoint = endpoints::at_path(unversioned).ok_or(None)?;
     if post { Ok(Route::Relay(endpoint)) } else { Err(Some("POST")) }

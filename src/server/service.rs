@@ -28,7 +28,9 @@ use crate::{
     },
     relay::{
         handler,
-        request::{proxy_request::Caller, read::RequestHead},
+        request::{
+            control_headers::PINNED_UPSTREAM_HEADER, proxy_request::Caller, read::RequestHead,
+        },
         response::{self, ResponseBody},
     },
     secrets::Secret,
@@ -172,13 +174,13 @@ fn check_request(
 async fn dispatch(
     server: &Arc<ServerState>,
     routed: RoutedPath,
-    parts: http::request::Parts,
+    mut parts: http::request::Parts,
     body: Incoming,
     peer: SocketAddr,
     id: RequestId,
     settings: &Arc<Settings>,
 ) -> Response<ResponseBody> {
-    let RoutedPath { route, dialect, path_key } = routed;
+    let RoutedPath { route, dialect, path_key, upstream } = routed;
     match &route {
         Route::Root => return builtin::root(server, id),
         Route::Version => return builtin::version(id),
@@ -240,6 +242,9 @@ async fn dispatch(
         Ok(project) => project,
         Err(error) => return refuse(error),
     };
+    if let Some(name) = upstream.as_deref().and_then(|name| HeaderValue::from_str(name).ok()) {
+        parts.headers.insert(PINNED_UPSTREAM_HEADER, name);
+    }
     let program = caller::client_program(&parts.headers);
     let caller = Caller { project, program, addr: peer.ip() };
     respond(server, route, dialect, id, caller, (parts, query), body).await

@@ -29,6 +29,8 @@ fn response_spec(framing: Framing) -> ResponseSpec {
         include_usage: true,
         custom_tools: vec!["c".to_owned()],
         namespaced_tools: Vec::new(),
+        client_tools: Vec::new(),
+        compaction: false,
         echo: Extras::default(),
     }
 }

@@ -30,6 +30,10 @@ pub struct RequestScan<'a> {
     /// Members that identify a body of another dialect: Gemini's `contents`, the `messages` of most
     /// dialects, Anthropic's `system`.
     pub has_contents: bool,
+    /// The `input` of Responses.
+    pub has_input: bool,
+    /// `anthropic_version` or `max_tokens_to_sample`, which only Claude's API has.
+    pub has_claude_field: bool,
     pub has_messages: bool,
     pub has_system: bool,
     /// `provider` or `models`: routing preferences.
@@ -138,6 +142,8 @@ struct RawMembers<'a> {
     service_tier: Option<&'a str>,
     duplicate: Option<(&'static str, &'a str)>,
     has_contents: bool,
+    has_input: bool,
+    has_claude_field: bool,
     has_messages: bool,
     has_system: bool,
     has_tools: bool,
@@ -205,6 +211,8 @@ impl<'a> RawMembers<'a> {
                     .u64()
             }),
             has_contents: self.has_contents,
+            has_input: self.has_input,
+            has_claude_field: self.has_claude_field,
             has_messages: self.has_messages,
             has_system: self.has_system,
             has_routing_preferences: self.has_routing_preferences,
@@ -228,7 +236,9 @@ fn parse_member(raw: &str) -> Option<JsonRef<'_>> {
 
 #[derive(Clone, Copy)]
 enum RequestMember {
+    ClaudeField,
     Contents,
+    Input,
     MaxTokens,
     Messages,
     Metadata,
@@ -249,7 +259,9 @@ impl RequestMember {
     fn needs_value(self) -> bool {
         !matches!(
             self,
-            Self::Contents
+            Self::ClaudeField
+                | Self::Contents
+                | Self::Input
                 | Self::Messages
                 | Self::Other
                 | Self::System
@@ -260,7 +272,9 @@ impl RequestMember {
 
     fn from_name(name: &[u8]) -> Self {
         match name {
+            b"anthropic_version" | b"max_tokens_to_sample" => Self::ClaudeField,
             b"contents" => Self::Contents,
+            b"input" => Self::Input,
             b"messages" => Self::Messages,
             b"model" => Self::Model,
             b"stream" => Self::Stream,
@@ -327,6 +341,8 @@ impl<'de> RawMembers<'de> {
     /// Records a member of which only the presence matters.
     fn mark_present(&mut self, member: RequestMember) {
         self.has_contents |= matches!(member, RequestMember::Contents);
+        self.has_input |= matches!(member, RequestMember::Input);
+        self.has_claude_field |= matches!(member, RequestMember::ClaudeField);
         self.has_messages |= matches!(member, RequestMember::Messages);
         self.has_system |= matches!(member, RequestMember::System);
         self.has_tools |= matches!(member, RequestMember::Tools);
@@ -335,7 +351,9 @@ impl<'de> RawMembers<'de> {
 
     fn store(&mut self, member: RequestMember, value: &'de str) {
         let slot = match member {
-            RequestMember::Contents
+            RequestMember::ClaudeField
+            | RequestMember::Contents
+            | RequestMember::Input
             | RequestMember::Messages
             | RequestMember::Other
             | RequestMember::System

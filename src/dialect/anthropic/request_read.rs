@@ -142,7 +142,10 @@ fn read_settings(json: JsonRef<'_>, extras: &mut Extras) -> GenerationSettings {
     let number =
         |key: &str| json.get(key).filter(|value| value.kind() == "number").map(RawJson::from_json);
     let mut settings = GenerationSettings {
-        max_tokens: json.get("max_tokens").and_then(JsonRef::u64),
+        max_tokens: json
+            .get("max_tokens")
+            .or_else(|| json.get("max_tokens_to_sample"))
+            .and_then(JsonRef::u64),
         temperature: number("temperature"),
         top_p: number("top_p"),
         top_k: number("top_k"),

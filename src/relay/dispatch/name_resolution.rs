@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use http::Method;
 use tokio::time::Instant;
 
 use crate::relay::{
@@ -18,7 +19,7 @@ use crate::relay::{
 };
 use crate::{
     base::sanitize,
-    config::settings::Strategy,
+    config::settings::{Origin, Strategy, Upstream},
     ir::{
         fault::{FaultKind, ProxyError, ProxyErrorKind},
         op::{Dialect, Op},
@@ -38,8 +39,10 @@ pub(super) async fn resolve_targets(
     context: &mut RequestContext,
 ) -> Result<ResolvedModel, ProxyError> {
     let (engine, generation) = (Arc::clone(&context.engine), Arc::clone(&context.generation));
-    if let ModelLocation::Upstream(name) = &context.request.endpoint.model {
-        return resolve_raw(context, name).map_err(|e| *e);
+    match &context.request.endpoint.model {
+        ModelLocation::Upstream(name) => return resolve_raw(context, name).map_err(|e| *e),
+        ModelLocation::AnyUpstream => return resolve_any(context).map_err(|e| *e),
+        ModelLocation::Body | ModelLocation::Path(_) => {}
     }
     let model = Arc::clone(&context.request.requested_model);
     let preferences = context.request.preferences.take();
@@ -81,6 +84,9 @@ pub(super) async fn resolve_targets(
         }
     }
     if let Some(pin) = &context.request.pinned_upstream {
+        if !generation.settings.upstreams.iter().any(|upstream| *upstream.name == **pin) {
+            return Err(no_such_upstream(pin));
+        }
         resolved.targets.retain(|target| *target.upstream.name == **pin);
         if resolved.targets.is_empty() {
             let message = format!(
@@ -172,7 +178,8 @@ fn restrict_to_owner(
             }
             context.request.owner = Some((upstream, key));
         }
-        None => {}
+        // Another project's, or one that no upstream of ours has: neither may be sent on.
+        None => return Err(response_store::unknown_response(id)),
     }
     Ok(())
 }
@@ -184,16 +191,74 @@ fn resolve_raw(context: &RequestContext, name: &str) -> Result<ResolvedModel, Bo
     let project = &context.request.caller.project;
     let Some(upstream) = upstream.filter(|upstream| project.upstreams.matches(&upstream.name))
     else {
-        let message = format!(
-            "no upstream is named `{}`; `aiproxy upstream list` shows all",
-            sanitize::clean(name)
-        );
-        return Err(Box::new(ProxyError::new(ProxyErrorKind::UnknownPath, message)));
+        return Err(Box::new(no_such_upstream(name)));
     };
+    refuse_unknown_model(context)?;
     let dialect = match context.request.endpoint.op {
         Op::Stored => Dialect::Responses,
         _ => upstream.endpoints.first().map_or(Dialect::Openai, |end| end.dialect),
     };
+    Ok(target_without_model(upstream, dialect))
+}
+
+/// Returns the target of what belongs to an upstream rather than to a model: the upstream that the
+/// client pins, or else the first of the dialect.
+fn resolve_any(context: &RequestContext) -> Result<ResolvedModel, Box<ProxyError>> {
+    refuse_unknown_model(context)?;
+    let request = &context.request;
+    let dialect = match request.endpoint.dialect {
+        Dialect::Openai if request.headers.contains_key("anthropic-version") => Dialect::Anthropic,
+        dialect => dialect,
+    };
+    let serves = |upstream: &&Arc<Upstream>| {
+        request.caller.project.upstreams.matches(&upstream.name)
+            && request.pinned_upstream.as_deref().is_none_or(|pin| *upstream.name == *pin)
+            && upstream.endpoints.iter().any(|end| end.dialect == dialect)
+            && upstream.enabled
+            && upstream.origin != Origin::Demo
+    };
+    let found = context.generation.settings.upstreams.iter().filter(serves);
+    match found.min_by_key(|upstream| upstream.priority) {
+        Some(upstream) => Ok(target_without_model(upstream, dialect)),
+        None => {
+            let message = match &request.pinned_upstream {
+                Some(pin) => format!(
+                    "`x-aiproxy-upstream` names `{}`, which does not speak the {dialect} API",
+                    sanitize::clean(pin)
+                ),
+                None => format!(
+                    "no upstream speaks the {dialect} API, which this path belongs to; `aiproxy upstream list` shows all"
+                ),
+            };
+            Err(Box::new(ProxyError::new(ProxyErrorKind::UnknownPath, message)))
+        }
+    }
+}
+
+fn no_such_upstream(name: &str) -> ProxyError {
+    let message = format!(
+        "no upstream is named `{}`; `aiproxy upstream list` shows all",
+        sanitize::clean(name)
+    );
+    ProxyError::new(ProxyErrorKind::UnknownPath, message)
+}
+
+/// Refuses a project that may use only some models: which one such a request uses is unknown.
+fn refuse_unknown_model(context: &RequestContext) -> Result<(), Box<ProxyError>> {
+    let request = &context.request;
+    let project = &request.caller.project;
+    let only_lists = request.method == Method::GET && request.endpoint.path.ends_with("/models");
+    if project.models.is_any() || only_lists || request.endpoint.op == Op::Stored {
+        return Ok(());
+    }
+    let message = format!(
+        "project `{}` may use only some models, and this path does not tell which one it uses",
+        project.name
+    );
+    Err(Box::new(ProxyError::new(ProxyErrorKind::Forbidden, message)))
+}
+
+fn target_without_model(upstream: &Arc<Upstream>, dialect: Dialect) -> ResolvedModel {
     let target = Target {
         upstream: Arc::clone(upstream),
         model: Arc::from(""),
@@ -201,14 +266,14 @@ fn resolve_raw(context: &RequestContext, name: &str) -> Result<ResolvedModel, Bo
         priority: upstream.priority,
         weight: upstream.weight,
     };
-    Ok(ResolvedModel {
+    ResolvedModel {
         targets: vec![Arc::new(target)],
         strategy: Strategy::Priority,
         overrides: ModelOverrides::default(),
         via: NameSource::Path.into(),
         unsupported: Vec::new(),
         is_guess: false,
-    })
+    }
 }
 
 /// Turns the failure of upstreams whose model lists are unknown into a 404 if there is a similar name:

@@ -2,9 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::base::sanitize;
+
+/// Pins a request to an upstream; in answers, the upstream that served it.
+pub const PINNED_UPSTREAM_HEADER: HeaderName = HeaderName::from_static("x-aiproxy-upstream");
 
 /// The client's headers for aiproxy rather than for an upstream; the first one wins if a name is
 /// repeated.

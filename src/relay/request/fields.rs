@@ -70,6 +70,7 @@ fn read_model_outside_json(request: &mut ProxyRequest) -> Result<bool, ProxyErro
                 Arc::from(sanitize::truncate_end(&sanitize::clean(name), MAX_MODEL_NAME).as_ref());
             Ok(false)
         }
+        ModelLocation::AnyUpstream => Ok(false),
         ModelLocation::Path(model) => {
             check_model_name(model)?;
             request.requested_model = Arc::from(model.as_str());
@@ -116,9 +117,17 @@ fn apply_scan(
             request.requested_model = Arc::from(found.text.as_ref());
             request.model_span = Some(found.span.clone());
         } else {
-            let name = older_name(request.endpoint.op, body).ok_or_else(missing_model)?;
-            check_model_name(&name)?;
-            request.requested_model = Arc::from(name);
+            match older_name(request.endpoint.op, body) {
+                Some(name) => {
+                    check_model_name(&name)?;
+                    request.requested_model = Arc::from(name);
+                }
+                // Their APIs have a default.
+                None if matches!(request.endpoint.op, Op::Moderate | Op::Image) => {
+                    request.endpoint.model = ModelLocation::AnyUpstream;
+                }
+                None => return Err(missing_model()),
+            }
         }
     }
     if let StreamMode::Body { default } = request.endpoint.stream {
@@ -128,6 +137,18 @@ fn apply_scan(
         request.stream = scan.stream.unwrap_or(default || request.add_stream);
     }
     request.body_dialect = detect_body_dialect(&request.endpoint, scan, body);
+    if request.body_dialect == Dialect::Openai
+        && request.endpoint.dialect == Dialect::Openai
+        && request.endpoint.op == Op::Chat
+        && !scan.has_messages
+    {
+        return Err(ProxyError::new(
+            ProxyErrorKind::BadRequest,
+            "Missing required parameter: 'messages'.",
+        )
+        .code("missing_required_parameter")
+        .param("messages"));
+    }
     request.must_rewrite = contains_unsigned_reasoning(request.endpoint.dialect, body);
     request.previous_response_id = scan
         .previous_response_id
@@ -162,6 +183,8 @@ fn detect_body_dialect(endpoint: &Endpoint, scan: &RequestScan<'_>, body: &[u8])
     let has = |key: &[u8]| memchr::memmem::find(body, key).is_some();
     match scan {
         RequestScan { has_messages: false, has_contents: true, .. } => Dialect::Gemini,
+        RequestScan { has_messages: false, has_input: true, .. } => Dialect::Responses,
+        RequestScan { has_messages: true, has_claude_field: true, .. } => Dialect::Anthropic,
         RequestScan { has_messages: true, has_system: true, .. } => Dialect::Anthropic,
         RequestScan { has_messages: true, has_tools: true, .. }
             if has(b"\"input_schema\"") && !has(b"\"parameters\"") =>

@@ -1,7 +1,7 @@
 //! Reads one request: its bytes, the fields a proxy needs, and its routing preferences.
 
 mod body;
-mod control_headers;
+pub mod control_headers;
 pub mod conversation_key;
 mod fields;
 pub mod multipart;

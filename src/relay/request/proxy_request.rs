@@ -47,6 +47,9 @@ pub enum ModelLocation {
     Body,
     /// Decoded from the path.
     Path(String),
+    /// Nowhere: what is asked for belongs to an upstream of the dialect, not to a model (files,
+    /// batches), or the API has a default model.
+    AnyUpstream,
     /// The upstream is named in the path and nothing is resolved (`/u/UPSTREAM/…`).
     Upstream(String),
 }

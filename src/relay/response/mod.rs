@@ -19,6 +19,7 @@ use http_body::{Body, Frame, SizeHint};
 use crate::relay::{
     attempt::parse_request,
     context::ActiveRequest,
+    request::control_headers::PINNED_UPSTREAM_HEADER,
     response::{
         keepalive::KeepAliveBody,
         raw::{BodyAborted, RawBody},
@@ -34,7 +35,7 @@ use crate::{
 const REQUEST_ID_HEADER: HeaderName = HeaderName::from_static("x-request-id");
 const ANTHROPIC_ID_HEADER: HeaderName = HeaderName::from_static("request-id");
 const SHOULD_RETRY_HEADER: HeaderName = HeaderName::from_static("x-should-retry");
-const UPSTREAM_HEADER: HeaderName = HeaderName::from_static("x-aiproxy-upstream");
+const UPSTREAM_HEADER: HeaderName = PINNED_UPSTREAM_HEADER;
 const MODEL_HEADER: HeaderName = HeaderName::from_static("x-aiproxy-model");
 const ATTEMPTS_HEADER: HeaderName = HeaderName::from_static("x-aiproxy-attempts");
 const LOSSES_HEADER: HeaderName = HeaderName::from_static("x-aiproxy-losses");

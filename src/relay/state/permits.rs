@@ -6,6 +6,7 @@ use std::sync::{
     atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 use tokio::sync::Notify;
 
@@ -73,10 +74,43 @@ impl BufferReservation {
         self.bytes += std::mem::take(&mut other.bytes);
     }
 
+    /// Releases all bytes beyond this number.
+    fn shrink_to(&mut self, bytes: u64) {
+        let surplus = self.bytes.saturating_sub(bytes);
+        self.buffered_bytes.fetch_sub(surplus, Ordering::Relaxed);
+        self.bytes -= surplus;
+    }
+
     /// Releases all bytes.
     pub fn release(&mut self) {
         self.buffered_bytes.fetch_sub(std::mem::take(&mut self.bytes), Ordering::Relaxed);
     }
+}
+
+/// A body that counts against `max_buffered` until its last byte is written to the client.
+pub(in crate::relay) struct HeldBody {
+    bytes: Bytes,
+    _reservation: BufferReservation,
+}
+
+impl AsRef<[u8]> for HeldBody {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// Bodies up to this size are written at once, into the socket's buffer.
+const MAX_UNHELD_BYTES: usize = 64 * 1024;
+
+/// Returns an answer's body that keeps its reservation.
+pub(in crate::relay) fn hold_body(bytes: Bytes, reservation: &mut BufferReservation) -> Bytes {
+    if bytes.len() <= MAX_UNHELD_BYTES {
+        return bytes;
+    }
+    let mut held = reservation.empty_sibling();
+    held.absorb(reservation);
+    held.shrink_to(bytes.len() as u64);
+    Bytes::from_owner(HeldBody { bytes, _reservation: held })
 }
 
 impl Drop for BufferReservation {
