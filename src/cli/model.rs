@@ -20,7 +20,7 @@ use crate::{
     },
     config::{
         edit::Edit,
-        settings::{ModelTarget, Settings},
+        settings::{ModelTarget, Settings, Strategy},
     },
     control::{snapshot::ModelView, views},
     pricing::PriceBook,
@@ -63,7 +63,7 @@ pub struct ModelArgs {
     #[arg(required = true, value_name = "TARGET")]
     targets: Vec<String>,
     /// Selection among equal targets
-    #[arg(long, value_name = "NAME", value_parser = ["priority", "weighted", "round_robin"])]
+    #[arg(long, value_name = "NAME", value_parser = Strategy::ALL.iter().map(|(name, _)| *name).collect::<Vec<_>>())]
     strategy: Option<String>,
 }
 

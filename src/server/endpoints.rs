@@ -134,13 +134,13 @@ const UPSTREAM_PATHS: &[(Dialect, &[&str])] = &[
 
 /// Returns the endpoint of a path that belongs to an upstream; `beta` marks Gemini's versions.
 pub(super) fn of_upstream(path: &str, beta: bool) -> Option<Endpoint> {
-    let is_below = |known: &&str| {
+    let is_below = |known: &str| {
         path.strip_prefix(known).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', ':']))
     };
     let (dialect, _) = UPSTREAM_PATHS
         .iter()
         .filter(|(dialect, _)| (*dialect == Dialect::Gemini) == beta)
-        .find(|(_, paths)| paths.iter().any(|known| is_below(&known)))?;
+        .find(|(_, paths)| paths.iter().any(|known| is_below(known)))?;
     Some(Endpoint {
         dialect: *dialect,
         op: Op::Raw,

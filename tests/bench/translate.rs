@@ -103,6 +103,8 @@ fn stream(upstream: Dialect, client: Dialect) {
         include_usage: true,
         custom_tools: Vec::new(),
         namespaced_tools: Vec::new(),
+        client_tools: Vec::new(),
+        compaction: false,
         echo: Extras::default(),
     };
     let mut out = Vec::with_capacity(EVENTS * 2);

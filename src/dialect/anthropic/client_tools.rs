@@ -11,7 +11,7 @@ use crate::{
 /// The note on such a tool: the tool as the client wrote it.
 pub(super) const ORIGINAL_TOOL_NOTE: &str = "original";
 
-struct ClientTool {
+struct AnthropicClientTool {
     /// The type without its date.
     kind: &'static str,
     /// The name if the client gives none.
@@ -20,26 +20,26 @@ struct ClientTool {
     schema: &'static str,
 }
 
-const CLIENT_TOOLS: [ClientTool; 4] = [
-    ClientTool {
+const CLIENT_TOOLS: [AnthropicClientTool; 4] = [
+    AnthropicClientTool {
         kind: "bash_",
         name: "bash",
         description: "Runs a command in a bash session that keeps its state, and returns the output.",
         schema: r#"{"type":"object","properties":{"command":{"type":"string","description":"The command to run. Required unless `restart` is true."},"restart":{"type":"boolean","description":"Restart the session instead."}}}"#,
     },
-    ClientTool {
+    AnthropicClientTool {
         kind: "text_editor_",
         name: "str_replace_based_edit_tool",
         description: "Views, creates and edits text files.",
         schema: r#"{"type":"object","properties":{"command":{"type":"string","enum":["view","create","str_replace","insert"]},"path":{"type":"string","description":"Absolute path of the file or folder."},"view_range":{"type":"array","items":{"type":"integer"},"description":"For `view`: first and last line, from 1; -1 is the end."},"file_text":{"type":"string","description":"For `create`: the whole text."},"old_str":{"type":"string","description":"For `str_replace`: the text to replace, which must be unique in the file."},"new_str":{"type":"string","description":"For `str_replace`: the new text."},"insert_line":{"type":"integer","description":"For `insert`: the line after which the text is inserted; 0 is the beginning."},"insert_text":{"type":"string","description":"For `insert`: the text to insert."}},"required":["command","path"]}"#,
     },
-    ClientTool {
+    AnthropicClientTool {
         kind: "memory_",
         name: "memory",
         description: "Reads and writes files below /memories, which stay between conversations.",
         schema: r#"{"type":"object","properties":{"command":{"type":"string","enum":["view","create","str_replace","insert","delete","rename"]},"path":{"type":"string","description":"Path below /memories; all commands but `rename`."},"view_range":{"type":"array","items":{"type":"integer"},"description":"For `view`: first and last line."},"file_text":{"type":"string","description":"For `create`: the whole text."},"old_str":{"type":"string","description":"For `str_replace`: the text to replace."},"new_str":{"type":"string","description":"For `str_replace`: the new text."},"insert_line":{"type":"integer","description":"For `insert`: the line after which the text is inserted."},"insert_text":{"type":"string","description":"For `insert`: the text to insert."},"old_path":{"type":"string","description":"For `rename`: the present path."},"new_path":{"type":"string","description":"For `rename`: the new path."}},"required":["command"]}"#,
     },
-    ClientTool {
+    AnthropicClientTool {
         kind: "computer_",
         name: "computer",
         description: "Controls the screen, the mouse and the keyboard of a computer.",

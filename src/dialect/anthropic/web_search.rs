@@ -1,4 +1,4 @@
-//! Searches that another provider ran, in the form in which this API tells of its own: a
+//! Searches that another provider ran, in the form of this API's own searches: a
 //! `server_tool_use` block and its `web_search_tool_result` (Anthropic's page of the web search
 //! tool). The common form of a search between dialects is the item `web_search_call` of Responses.
 
@@ -11,7 +11,7 @@ use crate::{
 /// A search by another provider.
 pub(super) struct ForeignSearch {
     query: String,
-    /// Address and title of each page that it found, if the provider tells them.
+    /// Address and title of each page that it found, if the provider names them.
     sources: Vec<(String, String)>,
 }
 
@@ -43,7 +43,7 @@ impl ForeignSearch {
         })
     }
 
-    /// Takes the pages that the answer cites for those that were found, if none are told.
+    /// Takes the pages that the answer cites for those that were found, if none are named.
     pub(super) fn add_cited<'c>(&mut self, citations: impl Iterator<Item = &'c Citation>) {
         if !self.sources.is_empty() {
             return;

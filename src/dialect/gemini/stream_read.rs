@@ -240,7 +240,7 @@ impl ContentStreamReader {
     }
 
     /// Emits the citations of the open text block before content of another kind begins.
-    /// Keeps the searches that the grounding tells of, which is used up by the text before it.
+    /// Keeps the searches that the grounding names, which is used up by the text before it.
     fn note_search(&mut self) {
         let seed = &self.context.call_id_seed;
         let grounding = self.grounding.as_ref();

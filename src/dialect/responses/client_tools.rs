@@ -21,7 +21,7 @@ pub(super) const FOUND_TOOL_NOTE: &str = "found";
 
 /// A tool that the client runs.
 #[derive(Debug)]
-pub(super) struct ClientTool {
+pub(super) struct ResponsesClientTool {
     /// The type of the tool, and the name of its function elsewhere.
     pub(super) name: &'static str,
     pub(super) call_type: &'static str,
@@ -32,8 +32,8 @@ pub(super) struct ClientTool {
     schema: &'static str,
 }
 
-const CLIENT_TOOLS: [ClientTool; 5] = [
-    ClientTool {
+const CLIENT_TOOLS: [ResponsesClientTool; 5] = [
+    ResponsesClientTool {
         name: "local_shell",
         call_type: "local_shell_call",
         output_type: "local_shell_call_output",
@@ -41,7 +41,7 @@ const CLIENT_TOOLS: [ClientTool; 5] = [
         description: "Runs a command on the user's machine and returns its output.",
         schema: r#"{"type":"object","properties":{"command":{"type":"array","items":{"type":"string"},"description":"The program and its arguments."},"working_directory":{"type":"string"},"timeout_ms":{"type":"integer"},"env":{"type":"object","additionalProperties":{"type":"string"}}},"required":["command"]}"#,
     },
-    ClientTool {
+    ResponsesClientTool {
         name: "shell",
         call_type: "shell_call",
         output_type: "shell_call_output",
@@ -49,7 +49,7 @@ const CLIENT_TOOLS: [ClientTool; 5] = [
         description: "Runs shell commands on the user's machine and returns their output.",
         schema: r#"{"type":"object","properties":{"commands":{"type":"array","items":{"type":"string"},"description":"The commands, each a line for the shell."},"timeout_ms":{"type":"integer"},"max_output_length":{"type":"integer"}},"required":["commands"]}"#,
     },
-    ClientTool {
+    ResponsesClientTool {
         name: "apply_patch",
         call_type: "apply_patch_call",
         output_type: "apply_patch_call_output",
@@ -57,7 +57,7 @@ const CLIENT_TOOLS: [ClientTool; 5] = [
         description: "Creates, updates or deletes a file of the user's project.",
         schema: r#"{"type":"object","properties":{"type":{"type":"string","enum":["create_file","update_file","delete_file"]},"path":{"type":"string"},"diff":{"type":"string","description":"For create_file and update_file: the change as a V4A diff."}},"required":["type","path"]}"#,
     },
-    ClientTool {
+    ResponsesClientTool {
         name: "computer_use_preview",
         call_type: "computer_call",
         output_type: "computer_call_output",
@@ -65,7 +65,7 @@ const CLIENT_TOOLS: [ClientTool; 5] = [
         description: "Controls the screen, the mouse and the keyboard of a computer.",
         schema: r#"{"type":"object","properties":{"type":{"type":"string","enum":["click","double_click","drag","keypress","move","screenshot","scroll","type","wait"]},"x":{"type":"integer"},"y":{"type":"integer"},"button":{"type":"string","enum":["left","right","wheel","back","forward"]},"scroll_x":{"type":"integer"},"scroll_y":{"type":"integer"},"path":{"type":"array","items":{"type":"object","properties":{"x":{"type":"integer"},"y":{"type":"integer"}}}},"keys":{"type":"array","items":{"type":"string"}},"text":{"type":"string"}},"required":["type"]}"#,
     },
-    ClientTool {
+    ResponsesClientTool {
         name: "tool_search",
         call_type: "tool_search_call",
         output_type: "tool_search_output",
@@ -76,17 +76,17 @@ const CLIENT_TOOLS: [ClientTool; 5] = [
 ];
 
 /// The tool with this type or function name.
-pub(super) fn named(name: &str) -> Option<&'static ClientTool> {
+pub(super) fn named(name: &str) -> Option<&'static ResponsesClientTool> {
     CLIENT_TOOLS.iter().find(|tool| tool.name == name)
 }
 
 /// The tool whose calls are items of this type.
-pub(super) fn of_call(kind: &str) -> Option<&'static ClientTool> {
+pub(super) fn of_call(kind: &str) -> Option<&'static ResponsesClientTool> {
     CLIENT_TOOLS.iter().find(|tool| tool.call_type == kind)
 }
 
 /// The tool whose results are items of this type.
-pub(super) fn of_output(kind: &str) -> Option<&'static ClientTool> {
+pub(super) fn of_output(kind: &str) -> Option<&'static ResponsesClientTool> {
     CLIENT_TOOLS.iter().find(|tool| tool.output_type == kind)
 }
 
@@ -115,7 +115,7 @@ pub(super) fn call_id(item: JsonRef<'_>) -> Option<String> {
     item.non_empty_at("call_id").or_else(|| item.non_empty_at("id"))
 }
 
-impl ClientTool {
+impl ResponsesClientTool {
     /// Reads a call; its id is empty if the item has none.
     pub(super) fn read_call(&self, item: JsonRef<'_>) -> ToolCall {
         let arguments = match item.get(self.arguments) {

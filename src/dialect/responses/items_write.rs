@@ -2,7 +2,7 @@
 
 use crate::{
     base::json::writer,
-    dialect::responses::{client_tools::ClientTool, items_read::SYNTHETIC_ID_PREFIX},
+    dialect::responses::{client_tools::ResponsesClientTool, items_read::SYNTHETIC_ID_PREFIX},
     ir::tool,
 };
 
@@ -32,7 +32,7 @@ pub(super) struct CallItem {
     /// A free-text tool's input arrives inside JSON arguments and is written once it is complete.
     pub(super) bridged: bool,
     /// A tool whose calls are items of a type of their own, without events for their arguments.
-    pub(super) client_tool: Option<&'static ClientTool>,
+    pub(super) client_tool: Option<&'static ResponsesClientTool>,
 }
 
 pub(super) struct MessageItem {

@@ -104,8 +104,7 @@ impl<'a> ResponsesToolNames<'a> {
     /// Returns the renamed tools for the reader of the answer, which also needs to know which tools
     /// are in namespaces.
     pub(super) fn into_renamed(self) -> Vec<(String, String)> {
-        let inside =
-            self.namespaces.into_iter().map(|(name, _)| (name.to_owned(), name.to_owned()));
+        let inside = self.namespaces.into_keys().map(|name| (name.to_owned(), name.to_owned()));
         self.renamed.into_pairs().into_iter().chain(inside).collect()
     }
 }
