@@ -173,6 +173,12 @@ pub async fn delete_key(project: &str, data: &Path, keyring: &Keyring) {
     drop(std::fs::remove_file(key_file_path(data, project)));
 }
 
+/// Returns the reference of a project's key where a keyring is available.
+#[must_use]
+pub fn usual_reference(project: &str) -> String {
+    format!("keyring:{}", keyring_label(project))
+}
+
 fn keyring_label(project: &str) -> String {
     format!("client/{project}")
 }

@@ -82,7 +82,7 @@ pub async fn run(ctx: &CommandContext, command: ModelCommand) -> Result<ExitStat
 }
 
 async fn add(ctx: &CommandContext, args: ModelArgs) -> Result<ExitStatus, CliError> {
-    let file = edit_file::load_or_empty(ctx)?;
+    let file = edit_file::load_to_change(ctx)?;
     if configured_models(&file.settings).iter().any(|row| row.name == args.name) {
         return Err(CliError::failed(format!("model `{}` already exists", args.name))
             .hint(format!("`aiproxy model remove {}` removes it", args.name)));
@@ -103,9 +103,10 @@ async fn add(ctx: &CommandContext, args: ModelArgs) -> Result<ExitStatus, CliErr
 }
 
 async fn remove(ctx: &CommandContext, name: &str) -> Result<ExitStatus, CliError> {
-    let file = edit_file::load(ctx)?;
+    let file = edit_file::load_to_change(ctx)?;
     let rows = configured_models(&file.settings);
-    if !rows.iter().any(|row| row.name == name) {
+    // A row with an error may not be among them; then the edit itself finds it.
+    if !file.has_errors && !rows.iter().any(|row| row.name == name) {
         return Err(unknown_model_error(name, &rows));
     }
     prompt::confirm(ctx, &format!("remove model {name} from the config?")).await?;

@@ -72,7 +72,7 @@ pub fn from_env(
                 ));
             } else if preset.needs_url {
                 notes.push(format!(
-                    "{name} is set; {} also needs a base URL: `aiproxy upstream add {} --base-url URL`",
+                    "{name} is set; {0} also needs a base URL: `aiproxy upstream add {1} --preset {1} --base-url URL`",
                     preset.title, preset.name
                 ));
             } else if !seen.contains(&value) {

@@ -10,6 +10,7 @@ use super::{
     Environment, IdInterner, LoadResult, Problem, ProblemSeverity,
     edit::{self, Edit},
     load::load,
+    write,
 };
 use crate::base::fs::{self, FileLock};
 use crate::config::validate;
@@ -123,8 +124,8 @@ pub fn read_config(path: &Path) -> Result<Option<String>, Problem> {
     })
 }
 
-/// Edits the file: under a lock, on its current text, and only if the result loads. Follows a link
-/// and replaces its target; creates a missing file with 0600.
+/// Edits the file: under a lock, on its current text, and only if the result loads, or has fewer
+/// errors than before. Follows a link and replaces its target; creates a missing file with 0600.
 ///
 /// # Errors
 ///
@@ -134,6 +135,10 @@ pub fn edit_config(
     env: &Environment,
     edits: &[Edit],
 ) -> Result<LoadResult, EditError> {
+    let planned = plan_edit(path, env, edits)?;
+    if planned.is_unchanged() {
+        return Ok(planned.loaded);
+    }
     let io = |e: &io::Error| EditError::Io {
         path: path.to_owned(),
         message: validate::io_error_text(e),
@@ -146,28 +151,75 @@ pub fn edit_config(
     // If an editor saves in between, the second read detects it, and the edits are applied to the
     // new text.
     for _ in 0..5 {
-        let before = read_config(path).map_err(|problem| EditError::Invalid {
-            problems: vec![problem],
-            source: String::new(),
-        })?;
-        let text = edit::apply_edits(before.as_deref().unwrap_or_default(), edits)?;
-        let loaded = load(&text, path, env, &mut IdInterner::default());
-        if loaded.settings.is_none() {
-            return Err(EditError::Invalid { problems: loaded.problems, source: text });
+        let planned = plan_edit(path, env, edits)?;
+        if planned.is_unchanged() {
+            return Ok(planned.loaded);
         }
-        if before.as_deref() == Some(text.as_str()) {
-            return Ok(loaded);
-        }
-        let now = read_config(path).map_err(|problem| EditError::Invalid {
-            problems: vec![problem],
-            source: String::new(),
-        })?;
-        if now == before {
-            fs::write_atomic(&target, text.as_bytes(), mode(&target)).map_err(|e| io(&e))?;
-            return Ok(loaded);
+        let now = read_config(path).map_err(unreadable)?;
+        if now == planned.before {
+            write::replace(&target, &planned.text).map_err(|e| io(&e))?;
+            return Ok(planned.loaded);
         }
     }
     Err(EditError::Busy(path.to_owned()))
+}
+
+/// Checks that [`edit_config`] could make these changes now, and makes none.
+///
+/// # Errors
+///
+/// The same as [`edit_config`].
+pub fn check_edit(path: &Path, env: &Environment, edits: &[Edit]) -> Result<(), EditError> {
+    plan_edit(path, env, edits).map(drop)
+}
+
+/// The text with the changes, and what it loads to.
+struct PlannedEdit {
+    before: Option<String>,
+    text: String,
+    loaded: LoadResult,
+}
+
+impl PlannedEdit {
+    fn is_unchanged(&self) -> bool {
+        self.before.as_deref() == Some(self.text.as_str())
+    }
+}
+
+fn plan_edit(path: &Path, env: &Environment, edits: &[Edit]) -> Result<PlannedEdit, EditError> {
+    let before = read_config(path).map_err(unreadable)?;
+    let source = before.as_deref().unwrap_or_default();
+    let text = edit::apply_edits(source, edits)?;
+    let loaded = load(&text, path, env, &mut IdInterner::default());
+    if loaded.has_errors() {
+        let errors_before = load(source, path, env, &mut IdInterner::default());
+        if !is_repair(&errors_before, &loaded) {
+            return Err(EditError::Invalid { problems: loaded.problems, source: text });
+        }
+    }
+    let planned = PlannedEdit { before, text, loaded };
+    if !planned.is_unchanged() {
+        let source = planned.before.as_deref().unwrap_or_default();
+        write::check_writable(path, source, &planned.text)?;
+    }
+    Ok(planned)
+}
+
+fn unreadable(problem: Problem) -> EditError {
+    EditError::Invalid { problems: vec![problem], source: String::new() }
+}
+
+/// Returns whether a change removes errors and adds none.
+fn is_repair(before: &LoadResult, after: &LoadResult) -> bool {
+    let titles = |loaded: &LoadResult| {
+        let errors = loaded.problems.iter().filter(|p| p.level == ProblemSeverity::Error);
+        errors.map(|problem| problem.title.clone()).collect::<Vec<_>>()
+    };
+    let mut known = titles(before);
+    let remain = titles(after).iter().all(|title| {
+        known.iter().position(|known| known == title).map(|at| known.swap_remove(at)).is_some()
+    });
+    remain && !known.is_empty()
 }
 
 /// The lock is a separate file, because the config file itself is replaced. Half a minute is longer
@@ -189,15 +241,4 @@ fn lock_config(target: &Path) -> Result<FileLock, EditError> {
         }
     }
     Err(EditError::Busy(target.to_owned()))
-}
-
-#[cfg(unix)]
-fn mode(target: &Path) -> u32 {
-    use std::os::unix::fs::PermissionsExt as _;
-    std::fs::metadata(target).map_or(0o600, |found| found.permissions().mode() & 0o777)
-}
-
-#[cfg(not(unix))]
-fn mode(_: &Path) -> u32 {
-    0o600
 }

@@ -17,6 +17,8 @@ use crate::{base::fs, secrets::Reference};
 pub struct LoadResult {
     /// `None` if there is any error.
     pub settings: Option<Settings>,
+    /// What could be read in spite of errors, for commands that remove them; `None` without one.
+    pub readable: Option<Settings>,
     /// Errors and warnings, in the order of the file.
     pub problems: Vec<Problem>,
 }
@@ -46,8 +48,9 @@ pub fn load(text: &str, path: &Path, env: &Environment, ids: &mut IdInterner) ->
         drop_follow_up_findings(&mut report, syntax_errors, text);
     }
     warn_if_exposed(&settings, path, &mut report);
-    let valid = !report.has_errors();
-    LoadResult { settings: valid.then_some(settings), problems: report.into_problems(text, path) }
+    let (settings, readable) =
+        if report.has_errors() { (None, Some(settings)) } else { (Some(settings), None) };
+    LoadResult { settings, readable, problems: report.into_problems(text, path) }
 }
 
 /// Parses the value of `--listen`, in which port 0 is allowed: the addresses, and whether the IPv6

@@ -29,6 +29,7 @@ mod table;
 pub mod to_toml;
 pub mod validate;
 pub mod watch;
+pub mod write;
 
 pub use discover::Environment;
 pub use ids::IdInterner;

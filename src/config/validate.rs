@@ -75,9 +75,10 @@ fn check_project_keys(all: &FileRows, report: &mut Report) {
         };
         match seen.iter().find(|(known, _)| *known == shown) {
             Some((_, first)) => {
-                let help = Some(
-                    "give each project a key of its own: `aiproxy project rotate NAME`".to_owned(),
-                );
+                let help = Some(format!(
+                    "give each project a key of its own: `aiproxy project rotate {}`",
+                    project.name
+                ));
                 let title = format!("`{path}` is the key of another project");
                 report.duplicate(span, first, title, help);
             }

@@ -14,6 +14,7 @@
 mod architecture;
 mod budgets;
 mod cli;
+mod config_edits;
 mod configs;
 mod failover;
 mod fuzzed;

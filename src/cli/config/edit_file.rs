@@ -11,10 +11,11 @@ use crate::{
     },
     config::{
         Environment, IdInterner, Problem, ProblemSeverity, discover,
-        edit::Edit,
+        edit::{self, Edit, ReadOnlyFile},
         file::{self, EditError, Paths},
         load, presets, problem,
         settings::{Settings, TuiSettings, Upstream},
+        write,
     },
     secrets::{
         keyring::Keyring,
@@ -32,6 +33,8 @@ pub(in crate::cli) struct ConfigFile {
     pub(in crate::cli) text: Option<String>,
     /// The file's settings, without discovered upstreams.
     pub(in crate::cli) settings: Settings,
+    /// The file has errors, so that `settings` are only what could be read of it.
+    pub(in crate::cli) has_errors: bool,
     pub(in crate::cli) warnings: Vec<Problem>,
     pub(in crate::cli) env: Environment,
 }
@@ -46,19 +49,31 @@ pub(in crate::cli) fn load(ctx: &CommandContext) -> Result<ConfigFile, CliError>
     Ok(file)
 }
 
-/// Loads the config; a missing file is an empty config. For commands that create the file.
+/// Loads the config; a missing file is an empty config.
 pub(in crate::cli) fn load_or_empty(ctx: &CommandContext) -> Result<ConfigFile, CliError> {
-    let place = ctx.global.paths()?;
+    let file = load_to_change(ctx)?;
+    if file.has_errors {
+        let source = file.text.as_deref().unwrap_or_default();
+        return Err(invalid_config_error(&file.warnings, source, &file.paths));
+    }
+    Ok(file)
+}
+
+/// Loads the config for a command that changes or creates it. A file with errors is allowed,
+/// because the change may be their remedy; [`edit_config`] refuses one that is not.
+pub(in crate::cli) fn load_to_change(ctx: &CommandContext) -> Result<ConfigFile, CliError> {
+    let paths = ctx.global.paths()?;
     let env = Environment::from_process();
     let text =
-        file::read_config(&place.config).map_err(|problem| CliError::config(problem.one_line()))?;
+        file::read_config(&paths.config).map_err(|problem| CliError::config(problem.one_line()))?;
     let source = text.as_deref().unwrap_or_default();
-    let loaded = load::load(source, &place.config, &env, &mut IdInterner::default());
-    match loaded.settings {
-        Some(settings) => {
-            Ok(ConfigFile { paths: place, settings, warnings: loaded.problems, env, text })
+    let loaded = load::load(source, &paths.config, &env, &mut IdInterner::default());
+    let has_errors = loaded.settings.is_none();
+    match loaded.settings.or(loaded.readable) {
+        Some(settings) if edit::is_toml(source) => {
+            Ok(ConfigFile { paths, settings, has_errors, warnings: loaded.problems, env, text })
         }
-        None => Err(invalid_config_error(&loaded.problems, source, &place)),
+        _ => Err(invalid_config_error(&loaded.problems, source, &paths)),
     }
 }
 
@@ -142,16 +157,58 @@ pub(in crate::cli) fn upstream_from_preset(
     })
 }
 
-/// Changes the file atomically: all edits or none.
+/// Changes the file atomically: all edits or none. If it still has errors, of which the change
+/// removed some, they are printed.
 ///
 /// # Errors
 ///
 /// The result would not be a valid config (exit code 3), or the file cannot be written.
 pub(in crate::cli) fn edit_config(ctx: &CommandContext, edits: &[Edit]) -> Result<(), CliError> {
     let paths = ctx.global.paths()?;
-    file::edit_config(&paths.config, &Environment::from_process(), edits)
+    let changed = file::edit_config(&paths.config, &Environment::from_process(), edits)
         .map_err(|error| edit_error(error, &paths))?;
+    if changed.has_errors() {
+        let source = file::read_config(&paths.config).ok().flatten().unwrap_or_default();
+        output::print_note(&format!(
+            "warning: {}; the file was changed, and these remain",
+            invalid_config_error(&changed.problems, &source, &paths).text
+        ));
+    }
     Ok(())
+}
+
+/// Checks that the file can be changed so, before anything is stored elsewhere.
+///
+/// # Errors
+///
+/// As [`edit_config`].
+pub(in crate::cli) fn check_edit(ctx: &CommandContext, edits: &[Edit]) -> Result<(), CliError> {
+    let paths = ctx.global.paths()?;
+    file::check_edit(&paths.config, &Environment::from_process(), edits)
+        .map_err(|error| edit_error(error, &paths))
+}
+
+/// Checks that the file can be changed at all.
+///
+/// # Errors
+///
+/// It is read-only.
+pub(in crate::cli) fn check_writable(ctx: &CommandContext) -> Result<(), CliError> {
+    let paths = ctx.global.paths()?;
+    write::check_writable(&paths.config, "", "").map_err(|error| edit_error(error, &paths))
+}
+
+/// The error of a config file that cannot be written, after the change that it needs.
+pub(in crate::cli) fn read_only_error(file: &ReadOnlyFile) -> CliError {
+    if file.line > 0 {
+        let change = match file.lines.trim_end() {
+            "" => "remove what stands there".to_owned(),
+            lines => format!("write\n{lines}"),
+        };
+        output::print_note(&format!("the change that is needed: at line {}, {change}", file.line));
+    }
+    let text = format!("{}: the config file is read-only: {}", file.path.display(), file.reason);
+    CliError::failed(text).hint(file.remedy.clone())
 }
 
 /// The error for a rejected change; prints every problem of the file.
@@ -166,6 +223,7 @@ pub(in crate::cli) fn edit_error(error: EditError, paths: &Paths) -> CliError {
                 paths.config.display()
             ))
         }
+        EditError::ReadOnly(file) => read_only_error(&file),
         EditError::Syntax => CliError::config(format!("{}: {error}", paths.config.display())),
         EditError::Busy(_) | EditError::Io { .. } | EditError::BadPath(_) => {
             CliError::failed(error.to_string())

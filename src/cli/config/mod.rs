@@ -20,7 +20,7 @@ use crate::{
         Environment, IdInterner, Problem, ProblemSeverity,
         edit::Edit,
         file::{self, Paths},
-        keys, load, problem, to_toml, validate,
+        keys, load, problem, to_toml, validate, write,
     },
     secrets::Reference,
 };
@@ -243,6 +243,7 @@ async fn edit_in_editor(ctx: &CommandContext) -> Result<ExitStatus, CliError> {
         return Err(CliError::failed("no terminal for an editor")
             .hint("`aiproxy config set PATH VALUE` changes one setting"));
     }
+    edit_file::check_writable(ctx)?;
     fs::create_private_dir(&paths.data).map_err(|e| error::path_error(&paths.data, &e))?;
     let copy = paths.data.join("config.edit.toml");
     write_config(&copy, before.as_deref().unwrap_or(EXAMPLE_CONFIG))?;
@@ -300,8 +301,12 @@ fn replace_config(
         .hint(format!("your text is in {}", copy.display())));
     }
     // Write through a symlink and preserve the file's mode.
-    let target = std::fs::canonicalize(&paths.config).unwrap_or_else(|_| paths.config.clone());
-    write_config(&target, text)?;
+    match std::fs::canonicalize(&paths.config) {
+        Ok(target) => {
+            write::replace(&target, text).map_err(|e| error::path_error(&target, &e))?;
+        }
+        Err(_) => write_config(&paths.config, text)?,
+    }
     drop(std::fs::remove_file(copy));
     Ok(())
 }

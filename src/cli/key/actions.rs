@@ -87,7 +87,7 @@ pub(super) async fn set_enabled(
     key: &str,
     on: bool,
 ) -> Result<ExitStatus, CliError> {
-    let file = edit_file::load(ctx)?;
+    let file = edit_file::load_to_change(ctx)?;
     let keys =
         file.settings.upstreams.iter().flat_map(|u| u.keys.iter().map(|k| (&*u.name, &*k.label)));
     let (upstream, label) = find_key(key, keys)?;

@@ -22,7 +22,7 @@ use crate::{
         presets::{self, Preset},
         settings::Upstream,
     },
-    secrets::{Reference, Secret},
+    secrets::{Reference, Secret, secret::CLIENT_KEY_PREFIX},
 };
 
 /// The label of an upstream's first key; later keys are `key2`, `key3`, …
@@ -38,20 +38,24 @@ const MAX_LABELS: u32 = 100;
 /// rejects, or no keyring.
 pub(super) async fn run(ctx: &CommandContext, args: AddKeyArgs) -> Result<ExitStatus, CliError> {
     refuse_argv(&args)?;
-    let file = edit_file::load_or_empty(ctx)?;
+    let file = edit_file::load_to_change(ctx)?;
     let Some(word) = &args.upstream else { return add_missing(ctx, &args, &file).await };
     let (name, label_arg) = parse_key_name(&file, word, args.label.as_deref())?;
     label_arg.as_deref().map_or(Ok(()), check_label)?;
     let plan = AddPlan::build(&file, &name, &args)?;
+    // Found out before anything is typed or stored.
+    if let Ok(edits) = plan.edits(label_arg.as_deref().unwrap_or(FIRST_LABEL)) {
+        edit_file::check_edit(ctx, &edits).map_err(nothing_stored)?;
+    }
     // Piped input is checked first. A prompt appears only after it is certain that the key can be
     // stored.
     args.source.ensure_promptable("a key")?;
     let piped_key =
         if args.source.is_noninteractive() { Some(args.source.read("key").await?) } else { None };
-    let mut store = open_store(&args, &file).await?;
     if let Some(label) = &label_arg {
-        plan.edits(label, &store)?;
+        plan.edits(label)?;
     }
+    let mut store = open_store(&args, &file).await?;
     let secret = match piped_key {
         Some(secret) => secret,
         None => args.source.read(&format!("key for {name}")).await?,
@@ -67,7 +71,8 @@ pub(super) async fn run(ctx: &CommandContext, args: AddKeyArgs) -> Result<ExitSt
         None => plan.unused_label(&store, &secret).await?,
     };
     let entry = format!("{name}/{label}");
-    let edits = plan.edits(&label, &store)?;
+    let edits = plan.edits(&label)?;
+    edit_file::check_edit(ctx, &edits).map_err(nothing_stored)?;
     let old = store.get(&entry).await?.filter(|old| old.digest() != secret.digest());
     if let Some(old) = &old {
         prompt::confirm(
@@ -104,6 +109,15 @@ pub(super) async fn run(ctx: &CommandContext, args: AddKeyArgs) -> Result<ExitSt
         secret.fingerprint(),
         store.display_name()
     ))
+}
+
+/// Adds to an error that the key was not stored.
+fn nothing_stored(error: CliError) -> CliError {
+    let hint = match &error.hint {
+        Some(hint) => format!("nothing was stored; {hint}"),
+        None => "nothing was stored".to_owned(),
+    };
+    error.hint(hint)
 }
 
 /// The upstream and label in `UPSTREAM` or `UPSTREAM/LABEL`; the label is `None` if it is omitted.
@@ -181,10 +195,13 @@ struct AddPlan {
     preset: Option<&'static Preset>,
     /// The upstream's existing labels and the references of their keys.
     existing: Vec<(String, Reference)>,
+    /// The scheme of references into the store: `keyring` or `vault`.
+    scheme: &'static str,
 }
 
 impl AddPlan {
     fn build(file: &ConfigFile, name: &str, args: &AddKeyArgs) -> Result<Self, CliError> {
+        let scheme = if args.vault { "vault" } else { "keyring" };
         if let Some(upstream) = file.settings.upstreams.iter().find(|u| *u.name == *name) {
             if args
                 .preset
@@ -201,7 +218,12 @@ impl AddPlan {
                 .iter()
                 .map(|key| (key.label.to_string(), key.reference.clone()))
                 .collect();
-            return Ok(Self { upstream: Arc::clone(upstream), preset: None, existing: known });
+            return Ok(Self {
+                upstream: Arc::clone(upstream),
+                preset: None,
+                existing: known,
+                scheme,
+            });
         }
         let wanted = args.preset.as_deref().unwrap_or(name);
         let Some(preset) = presets::find(wanted) else {
@@ -216,7 +238,7 @@ impl AddPlan {
                 .hint(format!("`aiproxy upstream add {name} --preset {wanted}` adds it")));
         }
         let upstream = edit_file::upstream_from_preset(&file.paths, name, wanted)?;
-        Ok(Self { upstream, preset: Some(preset), existing: Vec::new() })
+        Ok(Self { upstream, preset: Some(preset), existing: Vec::new(), scheme })
     }
 
     /// The label under which the upstream already has this key, as far as that is known without
@@ -247,7 +269,7 @@ impl AddPlan {
         for number in 1..MAX_LABELS {
             let label = if number == 1 { FIRST_LABEL.to_owned() } else { format!("key{number}") };
             let entry = format!("{name}/{label}");
-            if self.edits(&label, store).is_ok()
+            if self.edits(&label).is_ok()
                 && store.get(&entry).await?.is_none_or(|stored| stored.digest() == secret.digest())
             {
                 return Ok(label);
@@ -258,9 +280,9 @@ impl AddPlan {
     }
 
     /// The edits that make the config use the stored key with this label.
-    fn edits(&self, label: &str, store: &KeyStore) -> Result<Vec<Edit>, CliError> {
+    fn edits(&self, label: &str) -> Result<Vec<Edit>, CliError> {
         let name = self.upstream.name.to_string();
-        let reference = store.reference(&format!("{name}/{label}"));
+        let reference = format!("{}:{name}/{label}", self.scheme);
         let mut edits = Vec::new();
         if let Some(preset) = self.preset {
             edits.push(Edit::AddUpstream {
@@ -270,6 +292,17 @@ impl AddPlan {
                 dialects: Vec::new(),
             });
         }
+        // A client key in the list is an error, of which a provider's key is the remedy.
+        let is_client_key = |key: &&(String, Reference)| match &key.1 {
+            Reference::Literal(secret) => expose_secret(secret).starts_with(CLIENT_KEY_PREFIX),
+            _ => false,
+        };
+        edits.extend(
+            self.existing
+                .iter()
+                .filter(is_client_key)
+                .map(|(label, _)| Edit::RemoveKey { upstream: name.clone(), label: label.clone() }),
+        );
         match self.existing.iter().find(|(known, _)| known == label) {
             // The config already refers to this entry; only the stored key changes.
             Some((_, known)) if known.to_string() == reference => {}

@@ -45,6 +45,7 @@ pub(super) async fn run(ctx: &CommandContext, vault: bool) -> Result<ExitStatus,
     if keys.is_empty() && projects.is_empty() {
         return ctx.print_result("the config file contains no keys");
     }
+    edit_file::check_writable(ctx)?;
     let mut store = if vault {
         KeyStore::open_vault(&file.paths).await?
     } else {

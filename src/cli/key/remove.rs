@@ -20,7 +20,7 @@ use crate::{
 ///
 /// No such key, the user declines, or the file cannot be changed.
 pub(super) async fn run(ctx: &CommandContext, key: &str) -> Result<ExitStatus, CliError> {
-    let file = edit_file::load(ctx)?;
+    let file = edit_file::load_to_change(ctx)?;
     let known =
         file.settings.upstreams.iter().flat_map(|u| u.keys.iter().map(|k| (&*u.name, &*k.label)));
     let (upstream, label) = find_key(key, known)?;

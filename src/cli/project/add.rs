@@ -62,15 +62,36 @@ pub(super) async fn run(
     ctx: &CommandContext,
     args: AddProjectArgs,
 ) -> Result<ExitStatus, CliError> {
-    let file = edit_file::load_or_empty(ctx)?;
+    let file = edit_file::load_to_change(ctx)?;
     check_name(&args.name)?;
     if file.settings.projects.iter().any(|p| *p.name == *args.name) {
         return Err(CliError::failed(format!("project `{}` already exists", args.name))
             .hint(format!("`aiproxy project set {0} KEY=VALUE` changes it, `aiproxy project rotate {0}` replaces its key", args.name)));
     }
+    let settings = project_settings(&args);
+    let edits = |reference: String| {
+        let add = Edit::AddProject { name: args.name.clone(), key: reference };
+        [vec![add], settings.clone()].concat()
+    };
+    // Found out before a key is made.
+    edit_file::check_edit(ctx, &edits(client_key::usual_reference(&args.name)))?;
     let (secret, location) =
         client_key::create_key(&args.name, &file.paths.data, &Keyring::system()).await?;
-    let mut edits = vec![Edit::AddProject { name: args.name.clone(), key: location.reference() }];
+    if let Err(error) = edit_file::edit_config(ctx, &edits(location.reference())) {
+        client_key::delete_key(&args.name, &file.paths.data, &Keyring::system()).await;
+        return Err(error);
+    }
+    attach::reload_if_running(ctx).await;
+    ctx.print_result(&format!(
+        "project {0} added; its key ({1}) is stored in {location}\n`eval \"$(aiproxy env {0})\"` uses it, `aiproxy project show {0} --reveal` prints it",
+        args.name,
+        secret.fingerprint()
+    ))
+}
+
+/// Returns the settings of the new row besides its name and key.
+fn project_settings(args: &AddProjectArgs) -> Vec<Edit> {
+    let mut edits = Vec::new();
     let mut set = |key: &str, value| {
         edits.push(Edit::SetProject { name: args.name.clone(), path: key.to_owned(), value });
     };
@@ -98,16 +119,7 @@ pub(super) async fn run(
     if args.admin {
         set("admin", "true".to_owned());
     }
-    if let Err(error) = edit_file::edit_config(ctx, &edits) {
-        client_key::delete_key(&args.name, &file.paths.data, &Keyring::system()).await;
-        return Err(error);
-    }
-    attach::reload_if_running(ctx).await;
-    ctx.print_result(&format!(
-        "project {0} added; its key ({1}) is stored in {location}\n`eval \"$(aiproxy env {0})\"` uses it, `aiproxy project show {0} --reveal` prints it",
-        args.name,
-        secret.fingerprint()
-    ))
+    edits
 }
 
 /// Parses `5/day` or `$0.50/month`.

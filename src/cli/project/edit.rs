@@ -29,7 +29,7 @@ pub(super) async fn set(
     name: &str,
     values: &[String],
 ) -> Result<ExitStatus, CliError> {
-    let file = edit_file::load_or_empty(ctx)?;
+    let file = edit_file::load_to_change(ctx)?;
     let mut edits = Vec::new();
     // The implicit project has no row to change yet.
     if find_project(&file, name)?.key.is_none() {
@@ -50,15 +50,18 @@ pub(super) async fn set(
 
 /// Removes a project, and its key if aiproxy generated it.
 pub(super) async fn remove(ctx: &CommandContext, name: &str) -> Result<ExitStatus, CliError> {
-    let file = edit_file::load(ctx)?;
+    let file = edit_file::load_to_change(ctx)?;
     let project = find_project(&file, name)?;
-    let Some(key) = &project.key else {
+    if project.key.is_none() && name == "default" {
         return Err(CliError::failed("project `default` is built in and cannot be removed")
             .hint("`aiproxy project set default enabled=false` disables it"));
-    };
+    }
     prompt::confirm(ctx, &format!("remove project {name} and its key?")).await?;
     edit_file::edit_config(ctx, &[Edit::RemoveProject { name: name.to_owned() }])?;
-    if is_generated_key(&file, name, key) {
+    if let Some(key) = &project.key
+        && is_generated_key(&file, name, key)
+        && !is_shared(&file, key)
+    {
         match key {
             // Opening the encrypted file may require a passphrase, so the prompt appears only if
             // that file contains the key.
@@ -79,13 +82,23 @@ fn is_generated_key(file: &ConfigFile, name: &str, reference: &Reference) -> boo
     }
 }
 
+/// Returns whether several projects have the key.
+fn is_shared(file: &ConfigFile, reference: &Reference) -> bool {
+    let text = reference.to_string();
+    let keys = file.settings.projects.iter().filter_map(|project| project.key.as_ref());
+    keys.filter(|key| key.to_string() == text).count() > 1
+}
+
 /// Replaces the key of a project by a new one.
 pub(super) async fn rotate(ctx: &CommandContext, name: &str) -> Result<ExitStatus, CliError> {
-    let file = edit_file::load(ctx)?;
+    let file = edit_file::load_to_change(ctx)?;
     let project = find_project(&file, name)?;
     match &project.key {
+        // A key that two projects have is an error, of which a new key is the remedy.
         Some(key)
-            if !is_generated_key(&file, name, key) && !matches!(key, Reference::Literal(_)) =>
+            if !is_generated_key(&file, name, key)
+                && !matches!(key, Reference::Literal(_))
+                && !is_shared(&file, key) =>
         {
             return Err(CliError::failed(format!(
                 "aiproxy did not create the key of project `{name}`, which is stored in {key}"
@@ -101,18 +114,23 @@ pub(super) async fn rotate(ctx: &CommandContext, name: &str) -> Result<ExitStatu
         &format!("create a new key for project {name}? Tools with the old key stop working"),
     )
     .await?;
+    let edits = |reference: &str| match &project.key {
+        Some(key) if key.to_string() == reference => Vec::new(),
+        // The key of the built-in project needs no row.
+        None if name == "default" => Vec::new(),
+        _ => vec![Edit::SetProject {
+            name: name.to_owned(),
+            path: "key".to_owned(),
+            value: edit_file::toml_string(reference),
+        }],
+    };
+    // Found out before the old key is replaced.
+    edit_file::check_edit(ctx, &edits(&client_key::usual_reference(name)))?;
     let (secret, location) =
         client_key::create_key(name, &file.paths.data, &Keyring::system()).await?;
-    let now = location.reference();
-    if project.key.as_ref().is_some_and(|key| key.to_string() != now) {
-        edit_file::edit_config(
-            ctx,
-            &[Edit::SetProject {
-                name: name.to_owned(),
-                path: "key".to_owned(),
-                value: edit_file::toml_string(&now),
-            }],
-        )?;
+    let edits = edits(&location.reference());
+    if !edits.is_empty() {
+        edit_file::edit_config(ctx, &edits)?;
     }
     attach::reload_if_running(ctx).await;
     ctx.print_result(&format!(

@@ -62,7 +62,7 @@ pub(super) async fn run(
     ctx: &CommandContext,
     args: AddUpstreamArgs,
 ) -> Result<ExitStatus, CliError> {
-    let file = edit_file::load_or_empty(ctx)?;
+    let file = edit_file::load_to_change(ctx)?;
     if prompt::looks_like_key(&args.name) {
         return Err(CliError::usage("this looks like a key, not like an upstream name")
             .hint("`aiproxy key add UPSTREAM` prompts for the key"));
@@ -108,7 +108,7 @@ pub(super) async fn run(
         .await;
     }
     attach::reload_if_running(ctx).await;
-    let file = edit_file::load(ctx)?;
+    let file = edit_file::load_to_change(ctx)?;
     let added = file.settings.upstreams.iter().find(|u| *u.name == *args.name);
     let keyless = added.is_some_and(|u| u.auth != Auth::None && u.keys.is_empty());
     let next = if keyless {

@@ -22,6 +22,10 @@ Examples:
 
 /// Checks that the name is in the file. A discovered upstream has no row to change.
 fn ensure_in_file(file: &edit_file::ConfigFile, name: &str) -> Result<(), CliError> {
+    // A row with an error may not have been read; then the edit itself looks for it.
+    if file.has_errors {
+        return Ok(());
+    }
     let merged = file.with_discovered();
     if !file.settings.upstreams.iter().any(|u| *u.name == *name)
         && let Some(found) = merged.upstreams.iter().find(|u| *u.name == *name)
@@ -41,7 +45,7 @@ pub(super) async fn set_enabled(
     name: &str,
     on: bool,
 ) -> Result<ExitStatus, CliError> {
-    ensure_in_file(&edit_file::load(ctx)?, name)?;
+    ensure_in_file(&edit_file::load_to_change(ctx)?, name)?;
     edit_file::edit_config(
         ctx,
         &[Edit::SetUpstreamEnabled { name: name.to_owned(), enabled: on }],
@@ -56,7 +60,7 @@ pub(super) async fn set(
     name: &str,
     values: &[String],
 ) -> Result<ExitStatus, CliError> {
-    ensure_in_file(&edit_file::load(ctx)?, name)?;
+    ensure_in_file(&edit_file::load_to_change(ctx)?, name)?;
     let set = |(path, value)| Edit::SetUpstream { name: name.to_owned(), path, value };
     edit_file::edit_config(
         ctx,
@@ -68,7 +72,7 @@ pub(super) async fn set(
 
 /// Removes an upstream from the config. Its keys stay in their store.
 pub(super) async fn remove(ctx: &CommandContext, name: &str) -> Result<ExitStatus, CliError> {
-    ensure_in_file(&edit_file::load(ctx)?, name)?;
+    ensure_in_file(&edit_file::load_to_change(ctx)?, name)?;
     prompt::confirm(ctx, &format!("remove upstream {name} from the config?")).await?;
     edit_file::edit_config(ctx, &[Edit::RemoveUpstream { name: name.to_owned() }])?;
     attach::reload_if_running(ctx).await;

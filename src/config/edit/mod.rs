@@ -3,6 +3,7 @@
 //! it.
 
 mod key_list;
+pub mod lines;
 mod remove;
 mod row;
 
@@ -102,6 +103,9 @@ pub enum EditError {
     Busy(std::path::PathBuf),
     #[error("{path}: {message}")]
     Io { path: std::path::PathBuf, message: String },
+    /// The file cannot be replaced, for this reason.
+    #[error("{}: the config file is read-only: {}", .0.path.display(), .0.reason)]
+    ReadOnly(Box<ReadOnlyFile>),
     /// The change names an item that is missing, or one that exists already.
     #[error("{0}")]
     BadPath(String),
@@ -114,6 +118,20 @@ pub enum EditError {
     Syntax,
 }
 
+/// A config file that cannot be replaced, and the change that it needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadOnlyFile {
+    pub path: std::path::PathBuf,
+    /// Why it cannot be replaced.
+    pub reason: String,
+    /// What to do so that it can be changed.
+    pub remedy: String,
+    /// The first line that would change, from 1; 0 if nothing is to be changed.
+    pub line: usize,
+    /// The new text of the lines that would change, without keys; empty if lines only go.
+    pub lines: String,
+}
+
 fn first_error(problems: &[Problem]) -> String {
     let errors: Vec<_> =
         problems.iter().filter(|p| p.level == crate::config::ProblemSeverity::Error).collect();
@@ -124,18 +142,19 @@ fn first_error(problems: &[Problem]) -> String {
     }
 }
 
-/// Applies all changes to the text, in their order.
+/// Applies all changes to the text, in their order. Line ends and a byte order mark stay.
 ///
 /// # Errors
 ///
 /// [`EditError::Syntax`] and [`EditError::BadPath`]. The caller must check whether the result
 /// loads.
 pub fn apply_edits(text: &str, edits: &[Edit]) -> Result<String, EditError> {
-    let mut text = text.to_owned();
-    for edit in edits {
-        text = apply_edit(&text, edit)?;
-    }
-    Ok(text)
+    lines::edit_plain(text, |mut text| {
+        for edit in edits {
+            text = apply_edit(&text, edit)?;
+        }
+        Ok(text)
+    })
 }
 
 fn apply_edit(text: &str, edit: &Edit) -> Result<String, EditError> {
@@ -246,6 +265,12 @@ fn apply_edit(text: &str, edit: &Edit) -> Result<String, EditError> {
         | Edit::Unset { .. } => {}
     }
     Ok(doc.to_string())
+}
+
+/// Returns whether a text is TOML, so that changes to it are possible.
+#[must_use]
+pub fn is_toml(text: &str) -> bool {
+    parse(text.trim_start_matches('\u{feff}')).is_ok()
 }
 
 fn parse(text: &str) -> Result<DocumentMut, EditError> {

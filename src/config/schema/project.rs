@@ -67,8 +67,7 @@ pub(in crate::config) fn read_project(
     let spans = row.finish(report);
     let name = name?;
     if name.value != "default" && spans.get("key").is_none() {
-        let help =
-            format!("`aiproxy project add {}` makes one and keeps it in the keyring", name.value);
+        let help = format!("`aiproxy project rotate {}` makes one", name.value);
         report.missing(&spans.table, format!("`project.{}` has no `key`", name.value), Some(help));
     }
     project.name = name.value.into();

@@ -110,13 +110,15 @@ impl UpstreamNames {
         path: &str,
         report: &mut Report,
     ) {
+        // Known providers are upstreams without a row, so an unknown name needs an address.
+        let add = format!("`aiproxy upstream add {name} --base-url URL`");
         let help = match (self.nearest(name), model) {
             (Some(known), _) => format!("did you mean `{known}`?"),
             (None, Some(model)) => format!(
-                "`aiproxy upstream add {name}` adds it; a model whose name has a colon is written \
+                "{add} adds it; a model whose name has a colon is written \
                  {{ model = \"{name}:{model}\" }}"
             ),
-            (None, None) => format!("`aiproxy upstream add {name}` adds it"),
+            (None, None) => format!("{add} adds it"),
         };
         report.error(
             span,
