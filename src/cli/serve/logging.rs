@@ -42,7 +42,9 @@ pub(super) fn start_logging(
 ) -> Result<LogLevel, CliError> {
     let (level, handle) = reload::Layer::new(level_filter(&log.level));
     // With a dashboard the terminal is not available for logs.
-    let path = log.file.clone().or_else(|| dashboard.then(|| data.join("aiproxy.log")));
+    let file = log.file.as_deref().or(dashboard.then_some(Path::new("aiproxy.log")));
+    // A relative path must not depend on the folder in which the process was started.
+    let path = file.map(|file| data.join(file));
     let layer: Box<dyn Layer<_> + Send + Sync> = match path {
         Some(path) => {
             let file = Arc::new(

@@ -67,7 +67,7 @@ config! {
             OneWord(&["error", "warn", "info", "debug", "trace"]);
         /// Format of a log line
         json as "format": bool = false, Words(&[("text", false), ("json", true)]);
-        /// File to write to; empty is stderr
+        /// File to write to, relative to the data dir; empty is stderr
         file: Option<PathBuf> = None, FILE_OR_EMPTY;
     }
 }
