@@ -16,6 +16,8 @@ use crate::{
         rundir::{RunDir, RunInfo, dial_address},
         snapshot::Snapshot,
     },
+    events::status_message::reload::ReloadMessage,
+    ir::reason::text_field::Reason,
     secrets::Secret,
 };
 
@@ -97,8 +99,8 @@ impl RunningProxy {
     /// No response, or the proxy rejects the action.
     pub async fn send_action(&self, action: &Action) -> Result<String, CliError> {
         match self.client.send_action(action).await? {
-            ActionReply { ok: true, text, .. } => Ok(text),
-            ActionReply { ok: false, text, .. } => Err(CliError::failed(text)),
+            ActionReply { ok: true, text, .. } => Ok(text.to_string()),
+            ActionReply { ok: false, text, .. } => Err(CliError::failed(text.to_string())),
         }
     }
 }
@@ -235,6 +237,7 @@ pub async fn request_reload(proxy: &RunningProxy) -> Result<ReloadResult, CliErr
         Err(ControlError::Refused(422, text)) => {
             let problems = proxy.snapshot().await?.config.problems;
             let problems = if problems.is_empty() { vec![text.clone()] } else { problems };
+            let text = ReloadMessage::from_text(text.into()).into();
             Ok(ReloadResult { ok: false, problems, text, upstreams: 0 })
         }
         Err(error) => Err(error.into()),

@@ -9,7 +9,11 @@ use super::{
     schema::{DISCOVERED_PRIORITY, targets::DEMO_NAME},
     settings::{DialectEndpoint, Origin, Timeouts, Upstream, UpstreamKey},
 };
-use crate::{base::pattern::Patterns, ir::op::Dialect, secrets::Reference};
+use crate::{
+    base::pattern::Patterns,
+    ir::{op::Dialect, reason::unused_variable::UnusedVariable},
+    secrets::Reference,
+};
 
 /// The variables of a process, as captured once. Values may be keys, so `Debug` shows names only.
 #[derive(Clone, Default)]
@@ -52,7 +56,7 @@ pub fn from_env(
     env: &Environment,
     ids: &mut IdInterner,
     timeouts: &Timeouts,
-) -> (Vec<Arc<Upstream>>, Vec<String>) {
+) -> (Vec<Arc<Upstream>>, Vec<UnusedVariable>) {
     let (mut found, mut notes) = (Vec::new(), Vec::new());
     for preset in presets::all() {
         let mut upstream = from_preset(preset, Origin::Env, ids, timeouts);
@@ -62,19 +66,18 @@ pub fn from_env(
                 continue;
             };
             if value.starts_with("aip-") {
-                notes.push(format!(
-                    "{name} holds a client key of aiproxy; not used as a key of {}",
-                    preset.title
-                ));
+                notes.push(UnusedVariable::ClientKey {
+                    variable: (**name).into(),
+                    provider: preset.title.as_str().into(),
+                });
             } else if value.contains(|c: char| c.is_whitespace() || c.is_control()) {
-                notes.push(format!(
-                    "{name} has spaces or line ends inside, which no key has; not used"
-                ));
+                notes.push(UnusedVariable::Spaces { variable: (**name).into() });
             } else if preset.needs_url {
-                notes.push(format!(
-                    "{name} is set; {0} also needs a base URL: `aiproxy upstream add {1} --preset {1} --base-url URL`",
-                    preset.title, preset.name
-                ));
+                notes.push(UnusedVariable::NeedsUrl {
+                    variable: (**name).into(),
+                    provider: preset.title.as_str().into(),
+                    upstream: Arc::clone(&preset.name),
+                });
             } else if !seen.contains(&value) {
                 seen.push(value);
                 upstream.keys.push(Arc::new(env_key(&upstream.name, name, ids)));
@@ -271,7 +274,14 @@ mod tests {
         let names: Vec<_> = found.iter().map(|u| (&*u.name, u.keys.len(), u.priority)).collect();
         assert_eq!(names, [("gemini", 1, 50), ("groq", 1, 50)]);
         assert_eq!(notes.len(), 2, "{notes:?}");
-        assert!(notes[0].contains("OPENAI_API_KEY") && !notes[0].contains("aip-ours"), "{notes:?}");
+        assert!(
+            matches!(
+                &notes[0],
+                UnusedVariable::ClientKey { variable, .. } if **variable == *"OPENAI_API_KEY"
+            ),
+            "{notes:?}"
+        );
+        assert!(!format!("{notes:?}").contains("aip-ours"));
         assert!(!format!("{env:?}").contains("gsk_x"));
     }
 

@@ -1,9 +1,14 @@
 //! The actions that a viewer or a command can request from a running proxy: the body of `POST
 //! /aiproxy/v1/act` and its reply.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
-use crate::base::id::RequestId;
+use crate::{
+    base::id::RequestId, control::action_message::ActionMessage,
+    ir::reason::text_field::text_and_reason,
+};
 
 /// One action. A `key` is `UPSTREAM/LABEL`, or `UPSTREAM` if the upstream has a single key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,11 +65,12 @@ pub enum Action {
     },
 }
 
-/// The result of an action, in words for a person.
+/// The result of an action.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ActionReply {
     pub ok: bool,
-    pub text: String,
+    #[serde(flatten, with = "text_and_reason")]
+    pub text: Arc<ActionMessage>,
     /// The request that the action started, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<RequestId>,

@@ -1,12 +1,15 @@
 //! What the control API can change in the proxy; implemented in `cli`, which assembles the parts.
 
-use std::{future::Future, pin::Pin};
+use std::{future::Future, pin::Pin, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
 use super::{
     action::{Action, ActionReply},
     snapshot::ConfigView,
+};
+use crate::{
+    events::status_message::reload::ReloadMessage, ir::reason::text_field::text_and_reason,
 };
 
 /// A boxed future, so that [`Admin`] can be a trait object.
@@ -18,7 +21,8 @@ pub struct ReloadResult {
     pub ok: bool,
     /// Rendered as `file:line:column: …`.
     pub problems: Vec<String>,
-    pub text: String,
+    #[serde(flatten, with = "text_and_reason")]
+    pub text: Arc<ReloadMessage>,
     /// Number of upstreams that are served now.
     pub upstreams: usize,
 }

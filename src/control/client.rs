@@ -392,7 +392,7 @@ impl EventFrame {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::events::event::EventKind;
+    use crate::{control::action_message::ActionMessage, events::event::EventKind};
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::TcpListener,
@@ -425,7 +425,7 @@ mod tests {
         let (asked, reply) =
             tokio::join!(serve_once(&listener, &answer), client.send_action(&Action::Reload));
 
-        assert_eq!(reply.unwrap().text, "warmed");
+        assert_eq!(*reply.unwrap().text, ActionMessage::text("warmed"));
         assert!(asked.starts_with("POST /aiproxy/v1/act HTTP/1.1\r\n"), "{asked}");
         assert!(
             asked.contains("authorization: Bearer token-1\r\n")

@@ -107,14 +107,17 @@ mod tests {
     use super::*;
     use crate::{
         base::clock::UnixMillis,
-        events::event::{EventKind, Severity},
+        events::{
+            event::{EventKind, Severity},
+            status_message::notice::NoticeMessage,
+        },
     };
 
     fn notice(seq: u64) -> Arc<Event> {
         Arc::new(Event {
             seq,
             at: UnixMillis(1),
-            kind: EventKind::Notice { text: "hi".into(), level: Severity::Info },
+            kind: EventKind::Notice { text: NoticeMessage::Stopping.into(), level: Severity::Info },
         })
     }
 

@@ -2,6 +2,7 @@
 //! running proxy.
 
 pub mod action;
+pub mod action_message;
 pub mod active_alerts;
 pub mod admin;
 pub mod api;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::events::{
     alert::Alert,
     record::{AttemptRecord, CacheMissRecord, RequestRecord, RequestState},
+    status_message::{health::HealthMessage, notice::NoticeMessage, reload::ReloadMessage},
 };
 use crate::{
     base::{clock::UnixMillis, id::RequestId},
@@ -16,7 +17,7 @@ use crate::{
         reason::{
             failure::FailureReason,
             route::RouteReason,
-            text_field::{outcome_and_failure, reason_and_route},
+            text_field::{outcome_and_failure, reason_and_route, text_and_reason},
         },
         usage::Usage,
     },
@@ -93,14 +94,33 @@ pub enum EventKind {
     Alert { alert: Alert },
     /// Health of a key or upstream changed: "openai/work cools for 41s: 429 for gpt-5". Snapshots
     /// have the details.
-    Health { subject: Arc<str>, text: Arc<str>, level: Severity },
+    Health {
+        subject: Arc<str>,
+        #[serde(flatten, with = "text_and_reason")]
+        text: Arc<HealthMessage>,
+        level: Severity,
+    },
     /// A config was applied or rejected.
-    Config { text: Arc<str>, ok: bool },
+    Config {
+        #[serde(flatten, with = "text_and_reason")]
+        text: Arc<ReloadMessage>,
+        ok: bool,
+    },
     /// Any other message for the log.
-    Notice { text: Arc<str>, level: Severity },
+    Notice {
+        #[serde(flatten, with = "text_and_reason")]
+        text: Arc<NoticeMessage>,
+        level: Severity,
+    },
 }
 
 impl EventKind {
+    /// Makes the event for a change of health.
+    #[must_use]
+    pub fn health(change: HealthMessage, level: Severity) -> Self {
+        Self::Health { subject: change.subject(), text: change.into(), level }
+    }
+
     /// Whether the event is a status change rather than about one request.
     #[must_use]
     pub fn is_status_change(&self) -> bool {

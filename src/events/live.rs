@@ -13,6 +13,7 @@ use crate::base::{clock::UnixMillis, id::RequestId, money::NanoUsd};
 use crate::events::{
     event::{Event, EventKind, Severity},
     log_line::LogLine,
+    log_message::{LogMessage, target_name},
 };
 use crate::ir::reason::failure::FailureReason;
 
@@ -153,26 +154,32 @@ impl Live {
                 let level = if lost.is_benign { Severity::Info } else { Severity::Warn };
                 let mut about = None;
                 self.update_running(id, |r| {
-                    about = Some(format!("{} {}: {lost}", r.project, r.requested_model));
+                    about = Some(LogMessage::CacheMissed {
+                        project: Arc::clone(&r.project),
+                        model: Arc::clone(&r.requested_model),
+                        miss: lost.clone(),
+                    });
                     r.cache_miss = Some(lost);
                 });
-                if let Some(text) = about {
-                    self.push_line(LogLine::new(at, level, text, Some(id)));
+                if let Some(message) = about {
+                    self.push_line(LogLine::new(at, level, message, Some(id)));
                 }
             }
             ended @ EventKind::Ended { .. } => self.apply_end(at, ended),
             EventKind::Alert { alert } => {
-                self.push_line(LogLine::new(at, alert.level, alert.text, None));
+                let message = LogMessage::Text { text: alert.text };
+                self.push_line(LogLine::new(at, alert.level, message, None));
             }
-            EventKind::Health { text, level, .. } | EventKind::Notice { text, level } => {
-                self.push_line(LogLine::new(at, level, text, None));
+            EventKind::Health { text, level, .. } => {
+                self.push_line(LogLine::new(at, level, LogMessage::Health { change: text }, None));
             }
-            EventKind::Config { text, ok } => self.push_line(LogLine::new(
-                at,
-                if ok { Severity::Info } else { Severity::Error },
-                text,
-                None,
-            )),
+            EventKind::Notice { text, level } => {
+                self.push_line(LogLine::new(at, level, LogMessage::Notice { notice: text }, None));
+            }
+            EventKind::Config { text, ok } => {
+                let level = if ok { Severity::Info } else { Severity::Error };
+                self.push_line(LogLine::new(at, level, LogMessage::Reload { result: text }, None));
+            }
         }
     }
 
@@ -190,19 +197,16 @@ impl Live {
                 attempt.won = false;
                 attempt.outcome = Some(Arc::clone(&outcome));
                 attempt.maybe_billed = maybe_billed;
-                let key = if attempt.key.is_empty() {
-                    String::new()
-                } else {
-                    format!("/{}", attempt.key)
-                };
-                about = Some(format!(
-                    "attempt {number} of {} at {}{key}: {outcome}",
-                    r.requested_model, attempt.upstream
-                ));
+                about = Some(LogMessage::AttemptEnded {
+                    number,
+                    model: Arc::clone(&r.requested_model),
+                    target: target_name(attempt),
+                    outcome,
+                });
             }
         });
-        if let Some(text) = about {
-            self.push_line(LogLine::new(at, Severity::Warn, text, Some(id)));
+        if let Some(message) = about {
+            self.push_line(LogLine::new(at, Severity::Warn, message, Some(id)));
         }
     }
 

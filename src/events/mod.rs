@@ -8,5 +8,7 @@ pub mod filter;
 pub mod ledger_queue;
 pub mod live;
 pub mod log_line;
+pub mod log_message;
 pub mod record;
 pub mod severity;
+pub mod status_message;

@@ -32,6 +32,7 @@ use crate::{
     events::{
         event::Severity,
         ledger_queue::{LedgerEntry, LedgerMessage, LedgerQueue},
+        status_message::notice::NoticeMessage,
     },
 };
 
@@ -59,7 +60,7 @@ pub struct WriterConfig {
     pub clock: Arc<dyn Clock>,
     pub redactor: Arc<dyn Redactor>,
     /// Reports a problem to the user.
-    pub report: Box<dyn Fn(Severity, String) + Send>,
+    pub report: Box<dyn Fn(Severity, NoticeMessage) + Send>,
     /// Receives each finished request, outside the request path and independent of the state of the
     /// file.
     pub on_request: Box<dyn FnMut(&LedgerEntry) + Send>,
@@ -191,7 +192,7 @@ struct WriterThread {
     shared: Arc<LedgerShared>,
     clock: Arc<dyn Clock>,
     redactor: Arc<dyn Redactor>,
-    report: Box<dyn Fn(Severity, String) + Send>,
+    report: Box<dyn Fn(Severity, NoticeMessage) + Send>,
     on_request: Box<dyn FnMut(&LedgerEntry) + Send>,
     file: Option<LedgerFile>,
     /// Messages that are not on disk yet, oldest first.
@@ -320,13 +321,12 @@ impl WriterThread {
         let text = match error {
             StoreError::Corrupt(reason) => match store::move_aside(&self.path, self.clock.unix()) {
                 Ok(aside) => {
-                    let aside = aside.display();
-                    (self.report)(
-                        Severity::Error,
-                        format!(
-                            "the ledger {path} is damaged ({reason}); it was moved to {aside}, and a new one is begun"
-                        ),
-                    );
+                    let notice = NoticeMessage::LedgerDamaged {
+                        path: path.as_str().into(),
+                        problem: reason.into(),
+                        aside: aside.display().to_string().into(),
+                    };
+                    (self.report)(Severity::Error, notice);
                     match LedgerFile::open(&self.path, self.zone.clone()) {
                         Ok(file) => {
                             self.file = Some(file);
@@ -350,12 +350,9 @@ impl WriterThread {
             *reported_text != text || mono.since(*at) >= REPORT_INTERVAL
         });
         if should_report {
-            (self.report)(
-                Severity::Error,
-                format!(
-                    "the ledger {path} cannot be written: {text}. Requests go on; what happens is held in memory"
-                ),
-            );
+            let problem = text.as_str().into();
+            let notice = NoticeMessage::LedgerNotWritable { path: path.into(), problem };
+            (self.report)(Severity::Error, notice);
             self.last_reported = Some((mono, text.clone()));
         }
         *self.shared.problem.lock() = Some(text);
@@ -365,10 +362,8 @@ impl WriterThread {
         let previous = self.shared.problem.lock().take();
         if previous.is_some() {
             self.last_reported = None;
-            (self.report)(
-                Severity::Info,
-                format!("the ledger {} is written again", self.path.display()),
-            );
+            let path = self.path.display().to_string().into();
+            (self.report)(Severity::Info, NoticeMessage::LedgerWritable { path });
         }
         self.shared.waiting_requests.store(0, Ordering::Relaxed);
     }

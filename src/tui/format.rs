@@ -1,6 +1,6 @@
 //! Formats numbers, durations and times for narrow columns.
 
-use crate::base::{clock::UnixMillis, money::NanoUsd};
+use crate::base::{clock::UnixMillis, id::RequestId, money::NanoUsd};
 use crate::tui::strings::{Lang, Texts};
 
 /// Placeholder for an unknown value.
@@ -13,6 +13,16 @@ pub struct FrameContext {
     /// Offset from UTC in seconds.
     pub offset: i32,
     pub text: &'static Texts,
+}
+
+/// Number of digits in the short form of an id.
+const SHORT_ID_DIGITS: usize = 4;
+
+/// The short form of a request's id, as in titles: `…4e69`.
+#[must_use]
+pub fn short_id(id: RequestId) -> String {
+    let id = id.to_string();
+    format!("…{}", &id[id.len() - SHORT_ID_DIGITS..])
 }
 
 impl Default for FrameContext {

@@ -9,6 +9,7 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use super::*;
 use crate::{
     base::clock::UnixMillis,
+    events::log_message::LogMessage,
     events::record::RequestState,
     ir::reason::{failure::FailureReason, route::RouteReason},
     tui::{
@@ -609,7 +610,7 @@ proptest! {
             m.targets = vec![next(), next()];
         }
         for line in &mut snapshot.live.lines {
-            line.text = next().into();
+            line.text = LogMessage::Text { text: next().into() }.into();
         }
         let mut story = sample::transcript(sample::request_id(8));
         for part in story.conversation.iter_mut().chain(&mut story.answer) {

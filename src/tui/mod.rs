@@ -18,6 +18,7 @@ pub mod layout;
 pub mod msg;
 pub mod problem;
 pub mod rates;
+pub mod reason_words;
 pub mod screen;
 pub mod screens;
 mod selection;
@@ -27,6 +28,5 @@ pub mod terminal;
 #[cfg(test)]
 mod tests;
 pub mod theme;
-pub mod translate_message;
 pub mod update;
 pub mod widgets;

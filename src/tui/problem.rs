@@ -1,7 +1,5 @@
 //! Finds the worst current problem, its one-line text and the key that addresses it.
 
-use std::sync::Arc;
-
 use crate::{
     base::clock::UnixMillis,
     control::{
@@ -16,10 +14,10 @@ use crate::{
     tui::{
         app::App,
         format::{self, FrameContext},
+        reason_words::ReasonWords,
         screen::Screen,
         strings::fill,
         theme::ThemeRole,
-        translate_message::translate_message,
     },
 };
 
@@ -123,7 +121,7 @@ fn alert_problem(alert: &Alert, now: FrameContext) -> Option<StatusProblem> {
         _ => return None,
     };
     let screen = if alert.kind == AlertKind::ErrorRate { Screen::Upstreams } else { Screen::Usage };
-    let text = fill(words, &[("what", &translate_message(&alert.text, now))]);
+    let text = fill(words, &[("what", &alert.text)]);
     Some(match alert.level {
         Severity::Error => StatusProblem::error(rank, text, screen),
         _ => StatusProblem::warning(rank, text, screen),
@@ -142,7 +140,7 @@ fn upstream_problems(
     let warm = Action::WarmUpstream { upstream: name.clone() };
     if upstream.state == UpstreamState::Open {
         let cause = upstream.cause.as_ref().map_or_else(String::new, |cause| {
-            fill(&text.cause, &[("what", &translate_message(&cause.to_string(), now))])
+            fill(&text.cause, &[("what", &cause.words(now.text))])
         });
         let next = wait_text(upstream.until, now, &text.down_next);
         let text = fill(&text.down, &[("name", name), ("next", &next), ("cause", &cause)]);
@@ -168,9 +166,9 @@ fn upstream_problems(
 
 fn key_problem(key: &KeyView, siblings: &[&KeyView], now: FrameContext) -> Option<StatusProblem> {
     let (text, name) = (&now.text.wrong, key_name(key));
-    let because = |cause: Option<&Arc<FailureReason>>| {
+    let because = |cause: Option<&FailureReason>| {
         cause.map_or_else(String::new, |cause| {
-            fill(&text.because, &[("what", &translate_message(&cause.to_string(), now))])
+            fill(&text.because, &[("what", &cause.words(now.text))])
         })
     };
     let warning = |rank, text| StatusProblem::warning(rank, text, Screen::Keys);
@@ -180,7 +178,7 @@ fn key_problem(key: &KeyView, siblings: &[&KeyView], now: FrameContext) -> Optio
             let serves =
                 |other: &&KeyView| matches!(other.state, KeyStatus::Ok | KeyStatus::Partly);
             let rank = if siblings.iter().any(serves) { 4 } else { 8 };
-            let because = because(key.cause.as_ref());
+            let because = because(key.cause.as_deref());
             let text = fill(&text.rejected, &[("name", &name), ("because", &because)]);
             StatusProblem::error(rank, text, Screen::Keys)
         }
@@ -196,7 +194,7 @@ fn key_problem(key: &KeyView, siblings: &[&KeyView], now: FrameContext) -> Optio
                     fill(&text.instead, &[("name", &key_name(other))])
                 });
             let span = wait_text(key.until, now, &text.for_span);
-            let because = because(key.cause.as_ref());
+            let because = because(key.cause.as_deref());
             let blanks = [
                 ("name", name.as_str()),
                 ("for", &span),
@@ -209,7 +207,8 @@ fn key_problem(key: &KeyView, siblings: &[&KeyView], now: FrameContext) -> Optio
             let scope =
                 key.scopes.iter().find(|scope| scope.until.is_none_or(|until| until > now.at))?;
             let span = wait_text(scope.until, now, &text.for_span);
-            let because = because(scope.cause.as_ref());
+            let cause = scope.cause.as_deref().map(|cause| cause.without_model(&scope.model));
+            let because = because(cause.as_deref());
             let blanks = [
                 ("name", name.as_str()),
                 ("model", &scope.model),

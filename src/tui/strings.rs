@@ -201,6 +201,62 @@ texts! {
         ledger ledger_none ledger_lost ledger_skipped ledger_waits
     }
     filter: FilterTexts { bad_span bad_sum }
+    period: PeriodTexts { day week month total }
+    failure: FailureTexts {
+        at_proxy body broke_off budget_spent connect_timeout connection cooled_by_hand cooling
+        half_of_total idle incomplete killed lost_first lost_second no_answer no_content probe
+        refused_code refused_model refused_with shutting_down too_large total truncated unfinished
+        unresolved
+    }
+    connection: ConnectionTexts {
+        closed_before_response closed_by_upstream closed_in_handshake closed_in_head
+        closed_when_made dead head_too_large network_lost network_unreachable no_answer
+        no_connection no_route not_http2 out_of_files refused reset_before_response
+        reset_while_connecting stale timed_out
+    }
+    body: BodyTexts { broke_off connection_dead cut_off malformed_chunk }
+    secret: SecretTexts {
+        empty no_file no_key not_in_keyring other unsendable unset variable_hint
+    }
+    budget: BudgetTexts { again all key project reserved spent unpriced upstream }
+    skip: SkipTexts {
+        already_failed cooling disabled lower_tier near_limit not_picked other_dialect
+        other_region over_limit probing rejected waiting_for_key
+    }
+    scope: ScopeTexts { account key key_model upstream }
+    capability: CapabilityTexts { context schema tools vision }
+    limit: LimitTexts {
+        concurrent input model_requests model_tokens output requests requests_per_minute tokens
+        tokens_per_minute upstream_concurrent upstream_per_second
+    }
+    route: RouteTexts {
+        affinity affinity_lower any_name attempt best chosen colon_name hedge hedge_p95
+        least_suspect logical more newest only path probe rescue retry served skipped_first
+        skipped_next skipped_one slash_name translated wait_key wait_slot wait_verdict
+    }
+    cache_miss: CacheMissTexts {
+        cache_control cost expired key message message_role model provider share system tool_order
+        tools translated untranslated upstream
+    }
+    health: HealthTexts {
+        account_cools account_works answers_probe cooled cools for_model rejected warmed
+        warmed_all works
+    }
+    reload: ReloadTexts {
+        applied file_changed local_servers rejected requested restart signal switched_off
+        switched_on unreadable
+    }
+    notice: NoticeTexts {
+        bodies_skipped bodies_all bodies_failed client_key key_not_usable ledger_damaged
+        ledger_not_started ledger_not_writable ledger_writable needs_url network_back network_down
+        spaces stopping unpriced
+    }
+    action: ActionTexts {
+        aborted accepted body_not_stored built_in cannot_replay failed key_works no_channel
+        no_ledger not_in_file not_running project_gone sent_again several_keys shown unknown_key
+        unknown_request unknown_upstream
+    }
+    line: LineTexts { attempt by cache_missed client_left error took }
 }
 
 #[cfg(test)]

@@ -72,10 +72,10 @@ pub(super) async fn test(
         }
         if ctx.global.json {
             output::print_json_line(
-                &serde_json::json!({ "key": key, "ok": reply.ok, "text": reply.text }),
+                &serde_json::json!({ "key": key, "ok": reply.ok, "text": reply.text.to_string() }),
             )?;
         } else {
-            output::print_line(&crate::base::sanitize::clean(&reply.text))?;
+            output::print_line(&crate::base::sanitize::clean(&reply.text.to_string()))?;
         }
     }
     Ok(exit)

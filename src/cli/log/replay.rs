@@ -63,7 +63,7 @@ pub(super) async fn run(ctx: &CommandContext, args: ReplayArgs) -> Result<ExitSt
     let action = Action::Replay { id: first.id.to_string(), model: args.model };
     let id = match proxy.client.send_action(&action).await? {
         ActionReply { ok: true, id: Some(id), .. } => id,
-        ActionReply { text, .. } => return Err(CliError::failed(text)),
+        ActionReply { text, .. } => return Err(CliError::failed(text.to_string())),
     };
     if output::stderr_is_terminal() {
         output::print_note(&format!("replayed as {id}; waiting for the answer"));

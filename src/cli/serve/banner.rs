@@ -17,6 +17,7 @@ use crate::{
         snapshot::{KeyStatus, KeyView, UpstreamState, UpstreamView},
         views,
     },
+    events::status_message::notice::NoticeMessage,
     server::state::ServerState,
 };
 
@@ -36,7 +37,7 @@ pub(super) async fn print_banner(
     admin: &Arc<ProxyAdmin>,
     addrs: &[SocketAddr],
     flags: &str,
-    body_note: Option<&str>,
+    body_note: Option<&NoticeMessage>,
 ) {
     let changed = server_state.clients.changed.notified();
     if server_state.clients.table().loading {
@@ -74,7 +75,7 @@ struct Panel<'a> {
     client_key: Option<(&'a str, &'a str)>,
     upstreams: &'a [UpstreamView],
     keys: &'a [KeyView],
-    body_note: Option<&'a str>,
+    body_note: Option<&'a NoticeMessage>,
 }
 
 impl Panel<'_> {
@@ -117,7 +118,7 @@ impl Panel<'_> {
             rows.push(&view.name, &self.upstream_text(view), TextRole::Plain);
         }
         if let Some(note) = self.body_note {
-            rows.push("bodies", note, TextRole::Dim);
+            rows.push("bodies", &note.to_string(), TextRole::Dim);
         }
         if self.upstreams.iter().all(|view| view.origin == Origin::Demo) {
             rows.push(
@@ -292,9 +293,11 @@ mod tests {
             client_key: Some((CLIENT_KEY, "the OS keyring (entry aiproxy, client/default)")),
             upstreams: &[upstream("demo", Origin::Demo)],
             keys: &[],
-            body_note: Some(
-                "requests and answers are stored for 3d, at most 256MiB; `aiproxy config set ledger.bodies off` stores none",
-            ),
+            body_note: Some(&NoticeMessage::BodiesStored {
+                only_failed: false,
+                keep: "3d".into(),
+                limit: "256MiB".into(),
+            }),
         };
 
         assert_snapshot!(render(&panel), @r#"

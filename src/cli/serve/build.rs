@@ -24,7 +24,7 @@ use crate::{
         snapshot::ConfigView,
     },
     demo::Demo,
-    events::ledger_queue::LedgerQueue,
+    events::{ledger_queue::LedgerQueue, status_message::notice::NoticeMessage},
     relay::{
         background::save_health,
         engine::{Engine, EngineParts},
@@ -67,9 +67,9 @@ pub(super) struct Proxy {
     /// The token of the control API.
     pub(super) token: Secret,
     /// What was discovered, as sentences for the log.
-    pub(super) discovery_notes: Vec<String>,
+    pub(super) discovery_notes: Vec<Arc<NoticeMessage>>,
     /// Says that bodies are stored from now on.
-    pub(super) body_note: Option<String>,
+    pub(super) body_note: Option<Arc<NoticeMessage>>,
     pub(super) task_inputs: TaskInputs,
 }
 

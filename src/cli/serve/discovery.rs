@@ -4,12 +4,13 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    cli::serve::{args::ServeArgs, empty_config::ReloadTrigger, proxy_admin::ProxyAdmin},
+    cli::serve::{args::ServeArgs, proxy_admin::ProxyAdmin},
     config::{
         Environment, IdInterner, Settings,
         discover::{self, LocalServer},
         settings::{Origin, Upstream},
     },
+    events::status_message::{notice::NoticeMessage, reload::ReloadCause},
     upstream::local_probe,
 };
 
@@ -22,14 +23,16 @@ pub(super) fn discover_at_start(
     args: &ServeArgs,
     env: &Environment,
     ids: &mut IdInterner,
-) -> (Vec<Arc<Upstream>>, Vec<String>) {
+) -> (Vec<Arc<Upstream>>, Vec<Arc<NoticeMessage>>) {
     let (mut found, notes) = if settings.discover.env && !args.demo {
         discover::from_env(env, ids, &settings.timeouts)
     } else {
         (Vec::new(), Vec::new())
     };
     found.push(Arc::new(discover::demo_upstream(ids, &settings.timeouts)));
-    (found, notes)
+    let notice =
+        |variable| Arc::new(NoticeMessage::UnusedVariable { variable: Arc::new(variable) });
+    (found, notes.into_iter().map(notice).collect())
 }
 
 /// Scans for local servers now and every minute, and applies changes.
@@ -79,6 +82,6 @@ async fn apply_local_servers(admin: &Arc<ProxyAdmin>, up: &[LocalServer]) {
         }
     };
     if changed {
-        admin.reload_config("local servers changed", ReloadTrigger::Change).await;
+        admin.reload_config(ReloadCause::LocalServers).await;
     }
 }

@@ -5,15 +5,6 @@ use std::path::Path;
 
 use crate::config::{Problem, ProblemSeverity};
 
-/// What a reload was caused by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReloadTrigger {
-    /// A user asked for it, so that an empty file is meant.
-    Request,
-    /// The file or the local servers changed.
-    Change,
-}
-
 /// Returns whether a file states nothing: absent, empty, or with comments only.
 #[must_use]
 pub(super) fn is_blank(text: Option<&str>) -> bool {

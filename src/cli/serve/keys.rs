@@ -13,7 +13,11 @@ use crate::{
         file::Paths,
         settings::{KeyId, Project, Upstream, UpstreamKey},
     },
-    events::event::{EventKind, Severity},
+    control::action_message::ActionMessage,
+    events::{
+        event::{EventKind, Severity},
+        status_message::notice::NoticeMessage,
+    },
     ir::reason::missing_secret::MissingSecret,
     relay::{
         background::{refresh_models, save_health},
@@ -90,7 +94,10 @@ impl KeyLoader {
                 // Log the same error only once, however often the reference is read.
                 if before != SecretState::Missing(Arc::clone(&missing)) {
                     tracing::warn!(key = %key.name, "{missing}");
-                    let notice = format!("{} is not usable: {missing}", key.name);
+                    let notice = NoticeMessage::KeyNotUsable {
+                        name: Arc::clone(&key.name),
+                        secret: Arc::clone(&missing),
+                    };
                     self.engine.bus.publish(
                         self.engine.clock.unix(),
                         EventKind::Notice { text: notice.into(), level: Severity::Warn },
@@ -199,16 +206,20 @@ impl KeyLoader {
         &self,
         upstream: &Arc<Upstream>,
         key: &UpstreamKey,
-    ) -> Result<(), String> {
+    ) -> Result<(), ActionMessage> {
+        let failed = |problem: &str| ActionMessage::KeyFailed {
+            name: Arc::clone(&key.name),
+            problem: problem.into(),
+        };
         let Some(end) = upstream.endpoints.first() else {
-            return Err("the upstream has no address".to_owned());
+            return Err(failed("the upstream has no address"));
         };
         if matches!(self.engine.keys.summary(key.id).state, SecretState::Missing(_)) {
             // The key may have been stored in the meantime.
             self.load_key(upstream, key).await;
         }
-        if let SecretState::Missing(reason) = self.engine.keys.summary(key.id).state {
-            return Err(reason.to_string());
+        if let SecretState::Missing(secret) = self.engine.keys.summary(key.id).state {
+            return Err(ActionMessage::KeyMissing { name: Arc::clone(&key.name), secret });
         }
         match refresh_models::request_list(&self.engine, upstream, end, Some(key.id)).await {
             Ok(_) => {
@@ -216,7 +227,7 @@ impl KeyLoader {
                 self.engine.notify_waiters();
                 Ok(())
             }
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(failed(&error.to_string())),
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::{
     events::{
         event::{EventKind, Severity},
         ledger_queue::{LedgerEntry, LedgerMessage},
+        status_message::notice::NoticeMessage,
     },
     ledger::{Ledger, WriterConfig},
     relay::engine::Engine,
@@ -25,7 +26,7 @@ pub(super) fn start_ledger(
     data: &Path,
     messages: Receiver<LedgerMessage>,
     on_request: Box<dyn FnMut(&LedgerEntry) + Send>,
-) -> (Option<Arc<Ledger>>, Option<String>) {
+) -> (Option<Arc<Ledger>>, Option<Arc<NoticeMessage>>) {
     let settings = engine.generation().settings.ledger.clone();
     let path = data.join(&settings.path);
     let body_note = (!path.exists()).then(|| describe_body_storage(&settings)).flatten();
@@ -33,7 +34,7 @@ pub(super) fn start_ledger(
         // The startup panel shows it; the dashboard and `aiproxy log` read it from the bus.
         engine.bus.publish(
             engine.clock.unix(),
-            EventKind::Notice { text: note.as_str().into(), level: Severity::Info },
+            EventKind::Notice { text: Arc::clone(note), level: Severity::Info },
         );
     }
     let publisher = Arc::clone(engine);
@@ -43,7 +44,7 @@ pub(super) fn start_ledger(
         messages,
         clock: Arc::clone(&engine.clock),
         redactor: Arc::clone(&engine.redactor),
-        report: Box::new(move |level, text| publish_notice(&publisher, level, text)),
+        report: Box::new(move |level, notice| publish_notice(&publisher, level, notice)),
         on_request,
     };
     match Ledger::start(start) {
@@ -52,7 +53,7 @@ pub(super) fn start_ledger(
             publish_notice(
                 engine,
                 Severity::Error,
-                format!("requests are not recorded: cannot start the ledger's thread: {error}"),
+                NoticeMessage::LedgerNotStarted { problem: error.to_string().into() },
             );
             (None, None)
         }
@@ -60,26 +61,27 @@ pub(super) fn start_ledger(
 }
 
 /// Which bodies are stored, for how long, and how to turn that off. `None` if none are stored.
-fn describe_body_storage(settings: &LedgerSettings) -> Option<String> {
-    let bodies = match settings.bodies {
-        BodyStorage::All => "requests and answers are stored",
-        BodyStorage::Errors => "failed requests and their answers are stored",
+fn describe_body_storage(settings: &LedgerSettings) -> Option<Arc<NoticeMessage>> {
+    let only_failed = match settings.bodies {
+        BodyStorage::All => false,
+        BodyStorage::Errors => true,
         BodyStorage::Off => return None,
     };
-    Some(format!(
-        "{bodies} for {}, at most {}; `aiproxy config set ledger.bodies off` stores none",
-        units::print_duration(settings.body_retention),
-        units::print_size(settings.bodies_total)
-    ))
+    let notice = NoticeMessage::BodiesStored {
+        only_failed,
+        keep: units::print_duration(settings.body_retention).into(),
+        limit: units::print_size(settings.bodies_total).into(),
+    };
+    Some(notice.into())
 }
 
-fn publish_notice(engine: &Engine, level: Severity, text: String) {
+fn publish_notice(engine: &Engine, level: Severity, notice: NoticeMessage) {
     match level {
-        Severity::Error => tracing::error!("{text}"),
-        Severity::Info => tracing::info!("{text}"),
-        Severity::Warn => tracing::warn!("{text}"),
+        Severity::Error => tracing::error!("{notice}"),
+        Severity::Info => tracing::info!("{notice}"),
+        Severity::Warn => tracing::warn!("{notice}"),
     }
-    engine.bus.publish(engine.clock.unix(), EventKind::Notice { text: text.into(), level });
+    engine.bus.publish(engine.clock.unix(), EventKind::Notice { text: notice.into(), level });
 }
 
 /// Deletes old rows even while the proxy is idle, and reports bodies that were not stored. Dropped
@@ -91,11 +93,8 @@ pub(super) async fn monitor(engine: &Engine) {
         engine.ledger_queue.tick();
         let skipped = engine.ledger_queue.skipped_bodies();
         if skipped > reported {
-            let text = format!(
-                "the bodies of {} requests were not stored: too many at once; the requests themselves are recorded",
-                skipped - reported
-            );
-            publish_notice(engine, Severity::Warn, text);
+            let notice = NoticeMessage::BodiesSkipped { requests: skipped - reported };
+            publish_notice(engine, Severity::Warn, notice);
             reported = skipped;
         }
     }

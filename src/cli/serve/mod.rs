@@ -116,11 +116,11 @@ pub async fn serve(global: &GlobalArgs, args: ServeArgs) -> Result<ExitStatus, C
 /// Logs what was discovered and which settings are dangerous.
 fn announce(proxy: &Proxy, addrs: &[SocketAddr]) {
     let engine = &proxy.admin.engine;
-    for text in &proxy.discovery_notes {
-        tracing::info!("{text}");
+    for notice in &proxy.discovery_notes {
+        tracing::info!("{notice}");
         engine.bus.publish(
             engine.clock.unix(),
-            EventKind::Notice { text: text.as_str().into(), level: Severity::Info },
+            EventKind::Notice { text: Arc::clone(notice), level: Severity::Info },
         );
     }
     listeners::warn_about_exposure(&proxy.settings, addrs);

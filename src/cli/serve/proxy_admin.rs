@@ -12,15 +12,10 @@ use tokio::{sync::mpsc, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    base::{id::RequestId, sanitize, sync::Mutex, units::print_span},
+    base::{id::RequestId, sanitize, sync::Mutex},
     cli::serve::{
-        alert_dispatch::AlertDispatcher,
-        args::ServeArgs,
-        budgets,
-        empty_config::{self, ReloadTrigger},
-        keys::KeyLoader,
-        logging::LogLevel,
-        startup_config,
+        alert_dispatch::AlertDispatcher, args::ServeArgs, budgets, empty_config, keys::KeyLoader,
+        logging::LogLevel, startup_config,
     },
     config::{
         Environment, IdInterner, discover,
@@ -33,10 +28,18 @@ use crate::{
     },
     control::{
         action::{Action, ActionReply},
+        action_message::ActionMessage,
         admin::{Admin, BoxFuture, ReloadResult},
         snapshot::ConfigView,
     },
-    events::event::{EventKind, Severity},
+    events::{
+        event::{EventKind, Severity},
+        status_message::{
+            health::HealthMessage,
+            reload::{ReloadCause, ReloadMessage},
+        },
+    },
+    ir::reason::{span::Span, text_field::Reason},
     ledger::Ledger,
     relay::{background::refresh_models, engine::Engine},
     routing::health::Scope,
@@ -96,8 +99,7 @@ impl ProxyAdmin {
                     () = stop.cancelled() => return,
                     change = changes.recv() => match change {
                         Some(()) => {
-                            let trigger = ReloadTrigger::Change;
-                            drop(admin.reload_config("file changed", trigger).await);
+                            drop(admin.reload_config(ReloadCause::FileChanged).await);
                         }
                         None => return,
                     },
@@ -109,25 +111,21 @@ impl ProxyAdmin {
 
     /// Reads the file and all references again and applies them; an invalid file changes nothing, and
     /// neither does one that became empty or vanished, unless a user asks for it.
-    pub async fn reload_config(
-        self: &Arc<Self>,
-        why: &str,
-        trigger: ReloadTrigger,
-    ) -> ReloadResult {
+    pub async fn reload_config(self: &Arc<Self>, cause: ReloadCause) -> ReloadResult {
         let guard = self.reload_lock.lock().await;
-        let reloaded = self.apply_config(why, trigger).await;
+        let reloaded = self.apply_config(cause).await;
         drop(guard);
         reloaded
     }
 
-    async fn apply_config(self: &Arc<Self>, why: &str, trigger: ReloadTrigger) -> ReloadResult {
+    async fn apply_config(self: &Arc<Self>, cause: ReloadCause) -> ReloadResult {
         let at = self.engine.clock.unix();
         let text = match file::read_config(&self.paths.config) {
             Ok(text) => text,
             Err(problem) => return self.reject_config(&[problem], ""),
         };
         let is_blank = empty_config::is_blank(text.as_deref());
-        if is_blank && trigger == ReloadTrigger::Change && self.has_config.load(Ordering::Relaxed) {
+        if is_blank && !cause.is_request() && self.has_config.load(Ordering::Relaxed) {
             let problem = empty_config::problem(&self.paths.config, text.as_deref());
             return self.reject_config(&[problem], "");
         }
@@ -145,7 +143,7 @@ impl ProxyAdmin {
                 return ReloadResult {
                     ok: false,
                     problems: vec![error.text.clone()],
-                    text: error.text,
+                    text: ReloadMessage::from_text(error.text.into()).into(),
                     upstreams: 0,
                 };
             }
@@ -189,13 +187,14 @@ impl ProxyAdmin {
         self.read_references(&settings).await;
         let count =
             settings.upstreams.iter().filter(|upstream| upstream.origin != Origin::Demo).count();
-        let restart = if needs_restart { "; some changes need `aiproxy restart`" } else { "" };
-        let text = format!(
-            "config applied ({why}): {count} upstreams, {} projects{restart}",
-            settings.projects.len()
-        );
+        let text = Arc::new(ReloadMessage::Applied {
+            cause,
+            upstreams: count,
+            projects: settings.projects.len(),
+            needs_restart,
+        });
         tracing::info!("{text}");
-        self.engine.bus.publish(at, EventKind::Config { text: text.as_str().into(), ok: true });
+        self.engine.bus.publish(at, EventKind::Config { text: Arc::clone(&text), ok: true });
         ReloadResult { ok: true, problems: Vec::new(), text, upstreams: count }
     }
 
@@ -238,13 +237,12 @@ impl ProxyAdmin {
             .cloned()
             .collect();
         let texts: Vec<String> = errors.iter().map(Problem::one_line).collect();
-        let first =
-            texts.first().cloned().unwrap_or_else(|| "the config cannot be read".to_owned());
-        let text = format!("config not applied, the previous one stays active: {first}");
+        let problem = texts.first().map(|first| sanitize::clean(first).into());
+        let text = Arc::new(ReloadMessage::Rejected { problem });
         tracing::error!("{text}");
         self.engine.bus.publish(
             self.engine.clock.unix(),
-            EventKind::Config { text: sanitize::clean(&text).into(), ok: false },
+            EventKind::Config { text: Arc::clone(&text), ok: false },
         );
         let mut view = self.config_view.lock();
         view.problems.clone_from(&texts);
@@ -253,7 +251,7 @@ impl ProxyAdmin {
         ReloadResult { ok: false, problems: texts, text, upstreams: 0 }
     }
 
-    async fn execute(self: Arc<Self>, action: Action) -> Result<String, String> {
+    async fn execute(self: Arc<Self>, action: Action) -> Result<ActionMessage, ActionMessage> {
         let (engine, now) = (&self.engine, self.engine.clock.mono());
         match action {
             Action::Cool { key, model, for_ms } => {
@@ -263,20 +261,20 @@ impl ProxyAdmin {
                     .as_deref()
                     .map_or(Scope::Key(found.id), |model| Scope::KeyModel(found.id, model.into()));
                 engine.router.cool(&scope, span, now);
-                Ok(self
-                    .publish_health(&found.name, &format!("is cooling for {}", print_span(span))))
+                let name = Arc::clone(&found.name);
+                Ok(self.publish_health(HealthMessage::CooledByUser { name, span: Span(span) }))
             }
             Action::CoolUpstream { upstream, for_ms } => {
                 let found = self.find_upstream(&upstream)?;
                 let span = for_ms.map_or(DEFAULT_COOLDOWN, Duration::from_millis);
                 engine.router.cool(&Scope::Upstream(found.id), span, now);
-                Ok(self
-                    .publish_health(&found.name, &format!("is cooling for {}", print_span(span))))
+                let name = Arc::clone(&found.name);
+                Ok(self.publish_health(HealthMessage::CooledByUser { name, span: Span(span) }))
             }
             Action::Warm { key: None, .. } => {
                 engine.router.warm(&Scope::All);
                 engine.network.reset();
-                Ok(self.publish_health("all keys", "are no longer cooling"))
+                Ok(self.publish_health(HealthMessage::Warmed { name: None }))
             }
             Action::Warm { key: Some(key), model } => {
                 let (_, found) = self.find_key(&key)?;
@@ -284,12 +282,14 @@ impl ProxyAdmin {
                     .as_deref()
                     .map_or(Scope::Key(found.id), |model| Scope::KeyModel(found.id, model.into()));
                 engine.router.warm(&scope);
-                Ok(self.publish_health(&found.name, "is no longer cooling"))
+                let name = Some(Arc::clone(&found.name));
+                Ok(self.publish_health(HealthMessage::Warmed { name }))
             }
             Action::WarmUpstream { upstream } => {
                 let found = self.find_upstream(&upstream)?;
                 engine.router.warm(&Scope::Upstream(found.id));
-                Ok(self.publish_health(&found.name, "is no longer cooling"))
+                let name = Some(Arc::clone(&found.name));
+                Ok(self.publish_health(HealthMessage::Warmed { name }))
             }
             Action::EnableKey { key } => self.set_key_enabled(&key, true).await,
             Action::DisableKey { key } => self.set_key_enabled(&key, false).await,
@@ -299,30 +299,32 @@ impl ProxyAdmin {
             }
             Action::Test { key } => {
                 let (upstream, found) = self.find_key(&key)?;
-                self.loader
-                    .check_key(&upstream, &found)
-                    .await
-                    .map(|()| format!("{} works: the provider returned its model list", found.name))
-                    .map_err(|why| format!("{}: {why}", found.name))
+                self.loader.check_key(&upstream, &found).await?;
+                Ok(ActionMessage::KeyWorks { name: Arc::clone(&found.name) })
             }
             Action::Reload => {
-                let reloaded = self.reload_config("requested", ReloadTrigger::Request).await;
-                if reloaded.ok { Ok(reloaded.text) } else { Err(reloaded.problems.join("\n")) }
+                let reloaded = self.reload_config(ReloadCause::Requested).await;
+                if reloaded.ok {
+                    Ok(ActionMessage::Reload { result: reloaded.text })
+                } else {
+                    Err(ActionMessage::text(reloaded.problems.join("\n")))
+                }
             }
             Action::Kill { id } => {
                 let id = engine
                     .bus
                     .view(|live| live.find(&id).map(|record| record.id))
                     .or_else(|| RequestId::parse(&id))
-                    .ok_or("no running request has this id")?;
+                    .ok_or(ActionMessage::UnknownRequest)?;
                 if engine.cancellations.cancel(id) {
-                    Ok(format!("request {id} was aborted"))
+                    Ok(ActionMessage::Aborted { id })
                 } else {
-                    Err(format!("request {id} is not running"))
+                    Err(ActionMessage::NotRunning { id })
                 }
             }
             Action::Replay { id, model } => {
-                self.replay(&id, model).await.map(|(_, id)| id.to_string())
+                let (original, id) = self.replay(&id, model).await?;
+                Ok(ActionMessage::SentAgain { original, id })
             }
             Action::TestAlerts => self.alert_dispatcher.send_test().await,
             Action::Stop { now } => {
@@ -330,27 +332,24 @@ impl ProxyAdmin {
                     self.stop_now.cancel();
                 }
                 self.stop.cancel();
-                Ok("stopping".to_owned())
+                Ok(ActionMessage::Stopping)
             }
         }
     }
 
-    fn publish_health(&self, subject: &str, what: &str) -> String {
-        let text = format!("{subject} {what}");
-        self.engine.bus.publish(
-            self.engine.clock.unix(),
-            EventKind::Health {
-                subject: subject.into(),
-                text: text.as_str().into(),
-                level: Severity::Info,
-            },
-        );
+    /// Publishes a change that a user made.
+    fn publish_health(&self, change: HealthMessage) -> ActionMessage {
+        let subject = change.subject();
+        let change = Arc::new(change);
+        let (text, level) = (Arc::clone(&change), Severity::Info);
+        let event = EventKind::Health { subject, text, level };
+        self.engine.bus.publish(self.engine.clock.unix(), event);
         self.engine.notify_waiters();
-        text
+        ActionMessage::Health { change }
     }
 
     /// Finds a key by `upstream/label`, or by its upstream if that has one key.
-    fn find_key(&self, name: &str) -> Result<(Arc<Upstream>, Arc<UpstreamKey>), String> {
+    fn find_key(&self, name: &str) -> Result<(Arc<Upstream>, Arc<UpstreamKey>), ActionMessage> {
         let settings = Arc::clone(&self.engine.generation().settings);
         let all = || {
             settings
@@ -364,27 +363,25 @@ impl ProxyAdmin {
         let of_upstream: Vec<_> = all().filter(|(upstream, _)| *upstream.name == *name).collect();
         match of_upstream.as_slice() {
             [(upstream, key)] => Ok((Arc::clone(upstream), Arc::clone(key))),
-            [] => Err(format!("no key is named `{name}`; `aiproxy key list` shows all")),
-            keys => Err(format!(
-                "`{name}` has {} keys: {}",
-                keys.len(),
-                keys.iter().map(|(_, key)| &*key.name).collect::<Vec<_>>().join(", ")
-            )),
+            [] => Err(ActionMessage::UnknownKey { name: name.into() }),
+            keys => Err(ActionMessage::SeveralKeys {
+                name: name.into(),
+                keys: keys.iter().map(|(_, key)| Arc::clone(&key.name)).collect(),
+            }),
         }
     }
 
-    fn find_upstream(&self, name: &str) -> Result<Arc<Upstream>, String> {
+    fn find_upstream(&self, name: &str) -> Result<Arc<Upstream>, ActionMessage> {
         let settings = Arc::clone(&self.engine.generation().settings);
-        settings.upstreams.iter().find(|upstream| *upstream.name == *name).cloned().ok_or_else(
-            || format!("no upstream is named `{name}`; `aiproxy upstream list` shows all"),
-        )
+        let found = settings.upstreams.iter().find(|upstream| *upstream.name == *name).cloned();
+        found.ok_or_else(|| ActionMessage::UnknownUpstream { name: name.into() })
     }
 
     async fn set_key_enabled(
         self: &Arc<Self>,
         name: &str,
         enabled: bool,
-    ) -> Result<String, String> {
+    ) -> Result<ActionMessage, ActionMessage> {
         let (upstream, key) = self.find_key(name)?;
         ensure_in_file(&upstream)?;
         let edit = Edit::SetKeyEnabled {
@@ -392,66 +389,65 @@ impl ProxyAdmin {
             label: key.label.to_string(),
             enabled,
         };
-        self.edit_and_reload(
-            edit,
-            &format!("{} is {}", key.name, if enabled { "enabled" } else { "disabled" }),
-        )
-        .await
+        self.switch(edit, &key.name, enabled).await
     }
 
     async fn set_upstream_enabled(
         self: &Arc<Self>,
         name: &str,
         enabled: bool,
-    ) -> Result<String, String> {
+    ) -> Result<ActionMessage, ActionMessage> {
         let upstream = self.find_upstream(name)?;
         ensure_in_file(&upstream)?;
         let edit = Edit::SetUpstreamEnabled { name: upstream.name.to_string(), enabled };
-        self.edit_and_reload(
-            edit,
-            &format!("{} is {}", upstream.name, if enabled { "enabled" } else { "disabled" }),
-        )
-        .await
+        self.switch(edit, &upstream.name, enabled).await
     }
 
-    async fn edit_and_reload(self: &Arc<Self>, edit: Edit, done: &str) -> Result<String, String> {
+    /// Enables or disables a key or an upstream by an edit of the config file.
+    async fn switch(
+        self: &Arc<Self>,
+        edit: Edit,
+        name: &Arc<str>,
+        enabled: bool,
+    ) -> Result<ActionMessage, ActionMessage> {
         file::edit_config(&self.paths.config, &self.env, &[edit])
-            .map_err(|error| error.to_string())?;
-        let reloaded = self.reload_config(done, ReloadTrigger::Request).await;
-        if reloaded.ok { Ok(done.to_owned()) } else { Err(reloaded.text) }
+            .map_err(|error| ActionMessage::text(error.to_string()))?;
+        let name = Arc::clone(name);
+        let cause = ReloadCause::Switched { name: Arc::clone(&name), enabled };
+        let reloaded = self.reload_config(cause).await;
+        match reloaded.ok {
+            true => Ok(ActionMessage::Switched { name, enabled }),
+            false => Err(ActionMessage::Reload { result: reloaded.text }),
+        }
     }
 }
 
-fn ensure_in_file(upstream: &Upstream) -> Result<(), String> {
-    let name = &upstream.name;
+fn ensure_in_file(upstream: &Upstream) -> Result<(), ActionMessage> {
     match upstream.origin {
         Origin::File => Ok(()),
-        Origin::Demo => Err("the built-in upstream `demo` cannot be changed".to_owned()),
-        Origin::Env | Origin::Local => Err(format!(
-            "`{name}` was discovered and is not in the config; `aiproxy upstream add {name}` adds it"
-        )),
+        Origin::Demo => Err(ActionMessage::BuiltIn),
+        Origin::Env | Origin::Local => {
+            Err(ActionMessage::NotInFile { name: Arc::clone(&upstream.name) })
+        }
     }
 }
 
 impl Admin for Arc<ProxyAdmin> {
     fn reload(&self) -> BoxFuture<'_, ReloadResult> {
-        Box::pin(self.reload_config("requested", ReloadTrigger::Request))
+        Box::pin(self.reload_config(ReloadCause::Requested))
     }
 
     fn perform(&self, action: Action) -> BoxFuture<'_, ActionReply> {
         let admin = Arc::clone(self);
         Box::pin(async move {
-            let done = match action {
-                Action::Replay { id, model } => admin
-                    .replay(&id, model)
-                    .await
-                    .map(|(of, id)| (format!("request {of} was sent again as {id}"), Some(id))),
-                other => admin.execute(other).await.map(|text| (text, None)),
+            let done = admin.execute(action).await;
+            let id = match &done {
+                Ok(ActionMessage::SentAgain { id, .. }) => Some(*id),
+                _ => None,
             };
-            match done {
-                Ok((text, id)) => ActionReply { ok: true, text, id },
-                Err(text) => ActionReply { ok: false, text, id: None },
-            }
+            let ok = done.is_ok();
+            let (Ok(message) | Err(message)) = done;
+            ActionReply { ok, text: message.into(), id }
         })
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::cli::serve::proxy_admin::ProxyAdmin;
 use crate::{
     base::id::RequestId,
-    control::history::LedgerHandle,
+    control::{action_message::ActionMessage, history::LedgerHandle},
     events::ledger_queue::ExchangeSide,
     relay::{handler, request::replay::Replay},
     server::endpoints::{self, StoredRequest},
@@ -17,21 +17,21 @@ impl ProxyAdmin {
         self: &Arc<Self>,
         id: &str,
         model: Option<String>,
-    ) -> Result<(RequestId, RequestId), String> {
-        let ledger =
-            self.ledger.clone().ok_or("there is no ledger, so no request can be sent again")?;
+    ) -> Result<(RequestId, RequestId), ActionMessage> {
+        let ledger = self.ledger.clone().ok_or(ActionMessage::NoLedger)?;
         let ledger_handle = LedgerHandle { engine: Arc::clone(&self.engine), ledger };
-        let full = ledger_handle.request_detail(id).await.map_err(|error| error.message)?;
+        let full = ledger_handle
+            .request_detail(id)
+            .await
+            .map_err(|error| ActionMessage::text(error.message))?;
         let record = full.record;
         let body = full.bodies.iter().find(|body| body.side == ExchangeSide::Request);
-        let body = body
-            .filter(|body| body.is_complete())
-            .ok_or("its body was not stored completely (`bodies` under [ledger])")?;
+        let body = body.filter(|body| body.is_complete()).ok_or(ActionMessage::BodyNotStored)?;
         let generation = self.engine.generation();
         let project =
             generation.settings.projects.iter().find(|project| project.name == record.project);
-        let project =
-            project.ok_or_else(|| format!("project `{}` no longer exists", record.project))?;
+        let project = project
+            .ok_or_else(|| ActionMessage::ProjectGone { project: Arc::clone(&record.project) })?;
         let stored = StoredRequest {
             dialect: record.dialect,
             op: record.op,
@@ -39,8 +39,8 @@ impl ProxyAdmin {
             stream: record.stream,
             body: &body.head,
         };
-        let (endpoint, query) = endpoints::for_replay(stored)
-            .ok_or_else(|| format!("a `{}` request cannot be sent again", record.op))?;
+        let (endpoint, query) =
+            endpoints::for_replay(stored).ok_or(ActionMessage::CannotReplay { op: record.op })?;
         let pending = handler::prepare_replay(
             &self.engine,
             Replay {
@@ -52,7 +52,8 @@ impl ProxyAdmin {
                 body: body.head.clone().into(),
                 model: model.filter(|model| !model.is_empty()),
             },
-        )?;
+        )
+        .map_err(ActionMessage::text)?;
         self.tracker.spawn(pending.run);
         Ok((record.id, pending.id))
     }

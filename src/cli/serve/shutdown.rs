@@ -8,13 +8,15 @@ use crate::{
     cli::{
         error::{CliError, ExitStatus},
         serve::{
-            empty_config::ReloadTrigger,
             proxy_admin::ProxyAdmin,
             signals::{ProcessSignal, SignalListener},
         },
         tui,
     },
-    events::event::{EventKind, Severity},
+    events::{
+        event::{EventKind, Severity},
+        status_message::{notice::NoticeMessage, reload::ReloadCause},
+    },
     secrets::Secret,
 };
 
@@ -55,7 +57,7 @@ pub(super) async fn wait_for_stop(
                     return Ok(ExitStatus::Ok);
                 }
                 ProcessSignal::Reload => {
-                    let reloaded = admin.reload_config("SIGHUP", ReloadTrigger::Request).await;
+                    let reloaded = admin.reload_config(ReloadCause::Signal).await;
                     tracing::debug!(ok = reloaded.ok, "reload requested by signal");
                 }
             },
@@ -72,7 +74,7 @@ pub(super) async fn shutdown(admin: &ProxyAdmin, drain: Duration, closing: &Canc
     tracker.close();
     engine.bus.publish(
         engine.clock.unix(),
-        EventKind::Notice { text: "stopping".into(), level: Severity::Info },
+        EventKind::Notice { text: NoticeMessage::Stopping.into(), level: Severity::Info },
     );
     tokio::select! {
         () = tracker.wait() => return,

@@ -53,9 +53,11 @@ pub(super) async fn test(ctx: &CommandContext, name: &str) -> Result<ExitStatus,
             exit = ExitStatus::Failed;
         }
         if ctx.global.json {
-            output::print_json_line(&json!({ "key": key, "ok": reply.ok, "text": reply.text }))?;
+            output::print_json_line(
+                &json!({ "key": key, "ok": reply.ok, "text": reply.text.to_string() }),
+            )?;
         } else {
-            output::print_line(&crate::base::sanitize::clean(&reply.text))?;
+            output::print_line(&crate::base::sanitize::clean(&reply.text.to_string()))?;
         }
     }
     Ok(exit)

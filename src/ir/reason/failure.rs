@@ -1,6 +1,6 @@
 //! Why an attempt failed, or why a scope is not used.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -167,10 +167,35 @@ impl FailureReason {
         mapped
     }
 
+    /// Returns the reason without the name of this model, for a place that names it already.
+    #[must_use]
+    pub fn without_model(&self, model: &str) -> Cow<'_, Self> {
+        match self {
+            Self::Refused { status, .. } if self.names_model(model) => {
+                Cow::Owned(Self::Refused { status: *status, code: None, model: None })
+            }
+            Self::RefusedWith { cause, message, cooling } if self.names_model(model) => {
+                Cow::Owned(Self::RefusedWith {
+                    cause: Arc::new(cause.without_model(model).into_owned()),
+                    message: Arc::clone(message),
+                    cooling: *cooling,
+                })
+            }
+            _ => Cow::Borrowed(self),
+        }
+    }
+
     /// Whether the text of the reason names this model.
     #[must_use]
     pub fn names_model(&self, model: &str) -> bool {
-        matches!(self, Self::Refused { code: None, model: Some(named), .. } if **named == *model)
+        match self {
+            Self::AtProxy { cause }
+            | Self::BrokeOff { cause, .. }
+            | Self::Probe { cause, .. }
+            | Self::RefusedWith { cause, .. } => cause.names_model(model),
+            Self::Refused { code: None, model: Some(named), .. } => **named == *model,
+            _ => false,
+        }
     }
 }
 

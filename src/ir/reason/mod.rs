@@ -13,3 +13,4 @@ pub mod route;
 pub mod skip;
 pub mod span;
 pub mod text_field;
+pub mod unused_variable;

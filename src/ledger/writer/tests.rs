@@ -61,7 +61,7 @@ impl TestLedger {
             messages: notes,
             clock: Arc::clone(&self.clock) as _,
             redactor: Arc::new(SecretRedactor),
-            report: Box::new(move |_, text| tell.send(text).unwrap_or_default()),
+            report: Box::new(move |_, notice| tell.send(notice.to_string()).unwrap_or_default()),
             on_request: Box::new(|_| ()),
         };
         (sink, Ledger::start(start).unwrap(), reports)

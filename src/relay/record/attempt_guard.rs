@@ -6,7 +6,10 @@ use std::sync::Arc;
 use crate::relay::engine::Engine;
 use crate::{
     config::settings::Upstream,
-    events::event::{EventKind, Severity},
+    events::{
+        event::{EventKind, Severity},
+        status_message::notice::NoticeMessage,
+    },
     ir::{fault::TransportFault, rate_limit::RateLimits},
     routing::health::{
         attempt::AttemptTicket,
@@ -66,15 +69,12 @@ fn record_attempt_end(engine: &Engine, ticket: &AttemptTicket, end: AttemptEnd<'
 /// Publishes health changes as events and log lines.
 pub(in crate::relay) fn publish_health_changes(engine: &Engine, changes: Vec<HealthChange>) {
     for change in changes {
-        let text: Arc<str> = engine.sanitize(&format!("{} {}", change.subject, change.text)).into();
+        let message = change.message.map_texts(&|text| engine.sanitize(text).into());
         match change.level {
-            Severity::Info => tracing::info!("{text}"),
-            Severity::Warn | Severity::Error => tracing::warn!("{text}"),
+            Severity::Info => tracing::info!("{message}"),
+            Severity::Warn | Severity::Error => tracing::warn!("{message}"),
         }
-        engine.bus.publish(
-            engine.clock.unix(),
-            EventKind::Health { subject: change.subject.into(), text, level: change.level },
-        );
+        engine.bus.publish(engine.clock.unix(), EventKind::health(message, change.level));
     }
 }
 
@@ -84,7 +84,7 @@ pub(in crate::relay) fn record_reachable(engine: &Engine, upstream: &Upstream) {
         // Connections from before the outage are dead, although they look alive.
         engine.upstream_client.drop_idle();
         engine.notify_waiters();
-        publish_notice(engine, Severity::Info, "the local network is back");
+        publish_notice(engine, Severity::Info, NoticeMessage::NetworkBack);
     }
 }
 
@@ -98,17 +98,13 @@ pub(in crate::relay) fn record_unreachable(
     let was = engine.network.down();
     let down = engine.network.failed(upstream, fault, engine.clock.mono());
     if down && !was {
-        publish_notice(
-            engine,
-            Severity::Warn,
-            "the local network is down: no failure counts, and requests wait until it is back",
-        );
+        publish_notice(engine, Severity::Warn, NoticeMessage::NetworkDown);
     }
     down
 }
 
 /// Publishes a notice as an event and a log line.
-pub(in crate::relay) fn publish_notice(engine: &Engine, level: Severity, text: &str) {
-    tracing::warn!("{text}");
-    engine.bus.publish(engine.clock.unix(), EventKind::Notice { text: text.into(), level });
+pub(in crate::relay) fn publish_notice(engine: &Engine, level: Severity, notice: NoticeMessage) {
+    tracing::warn!("{notice}");
+    engine.bus.publish(engine.clock.unix(), EventKind::Notice { text: notice.into(), level });
 }

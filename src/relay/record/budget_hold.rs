@@ -10,6 +10,7 @@ use crate::{
     events::{
         alert::{Alert, AlertKind},
         event::{EventKind, Severity},
+        status_message::notice::NoticeMessage,
     },
     ir::{cost::Bill, reason::budget::describe_period},
     routing::{
@@ -54,10 +55,8 @@ impl BudgetHold {
         if bill.cost.is_none() && self.reserved.as_ref().is_some_and(|booked| !booked.is_empty()) {
             let name = format!("{}/{}", target.upstream.name, target.model);
             if self.engine.unpriced_models.insert_if_new(&name) {
-                let text = format!(
-                    "the price of `{name}` is unknown: budgets count it as zero; add a row [prices.\"{name}\"] to the config"
-                );
-                publish_notice(&self.engine, Severity::Warn, &text);
+                let notice = NoticeMessage::Unpriced { model: name.into() };
+                publish_notice(&self.engine, Severity::Warn, notice);
             }
         }
         self.close(bill.cost);

@@ -12,10 +12,13 @@ use crate::routing::{
     outcome::{Blame, CooldownClass, Outcome},
 };
 use crate::{
-    base::{clock::Mono, units::print_span},
+    base::clock::Mono,
     config::settings::Upstream,
-    events::event::Severity,
-    ir::{reason::failure::FailureReason, usage::Usage},
+    events::{event::Severity, status_message::health::HealthMessage},
+    ir::{
+        reason::{failure::FailureReason, span::Span},
+        usage::Usage,
+    },
 };
 
 /// The result of an attempt. The relay's guard reports exactly one final end.
@@ -35,11 +38,10 @@ pub enum AttemptEnd<'a> {
     Head2xx,
 }
 
-/// A change to report: "openai/work" "cools for 41s: 429 rate_limit_exceeded for gpt-5".
+/// A change to report: "openai/work cools for 41s: 429 rate_limit_exceeded for gpt-5".
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthChange {
-    pub subject: String,
-    pub text: String,
+    pub message: HealthMessage,
     pub level: Severity,
 }
 
@@ -124,14 +126,18 @@ pub fn record_probe(
     };
     let change = match (&before, &*circuit) {
         (Circuit::Open { until: old, .. }, Circuit::Open { until, .. }) if until < old => {
-            Some(("answers its probe: the next request tests it".to_owned(), Severity::Info))
+            let name = Arc::clone(&upstream.name);
+            Some(HealthChange {
+                message: HealthMessage::AnswersProbe { name },
+                level: Severity::Info,
+            })
         }
-        (before, after) => describe_change(before, after, AttemptScope::Upstream, now),
+        (before, after) => {
+            let subject = ChangeSubject { name: &upstream.name, account: false, model: None };
+            describe_change(before, after, subject, now)
+        }
     };
-    change
-        .map(|(text, level)| HealthChange { subject: upstream.name.to_string(), text, level })
-        .into_iter()
-        .collect()
+    change.into_iter().collect()
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -294,47 +300,62 @@ impl HealthRecorder<'_> {
         };
         let before = circuit.apply(signal, &policy, *now);
         self.recorded.capacity_changed |= before != *circuit;
-        let change = describe_change(&before, circuit, scope, *now);
-        if let Some((text, level)) = change {
-            let subject = if scope == AttemptScope::Upstream {
-                &ticket.upstream_name
-            } else {
-                &ticket.key_name
-            };
-            let text = if scope == AttemptScope::KeyModel {
-                format!("{text} for {}", ticket.model)
-            } else {
-                text
-            };
-            self.recorded.changes.push(HealthChange { subject: subject.to_string(), text, level });
-        }
+        let subject = ChangeSubject {
+            name: match scope {
+                AttemptScope::Upstream => &ticket.upstream_name,
+                AttemptScope::Account | AttemptScope::Key | AttemptScope::KeyModel => {
+                    &ticket.key_name
+                }
+            },
+            account: scope == AttemptScope::Account,
+            model: (scope == AttemptScope::KeyModel).then_some(&ticket.model),
+        };
+        self.recorded.changes.extend(describe_change(&before, circuit, subject, *now));
     }
+}
+
+/// What a circuit belongs to.
+#[derive(Clone, Copy)]
+struct ChangeSubject<'a> {
+    /// The name of the key or upstream.
+    name: &'a Arc<str>,
+    /// The circuit is that of the key's account.
+    account: bool,
+    /// The circuit is for this model only.
+    model: Option<&'a Arc<str>>,
 }
 
 /// Describes a circuit's state change; `None` if it is not worth reporting.
 fn describe_change(
     before: &Circuit,
     after: &Circuit,
-    scope: AttemptScope,
+    subject: ChangeSubject<'_>,
     now: Mono,
-) -> Option<(String, Severity)> {
-    let subject_prefix = if scope == AttemptScope::Account { "its account " } else { "" };
-    match (before, after) {
-        (Circuit::Rejected { .. }, Circuit::Rejected { .. }) => None,
-        (_, Circuit::Rejected { cause, .. }) => Some((
-            format!("was rejected and is not used until its secret changes: {cause}"),
-            Severity::Error,
-        )),
-        (Circuit::Open { until: old, .. }, Circuit::Open { until, .. }) if *until <= *old => None,
-        (Circuit::Probing { until: old, .. }, Circuit::Open { until, .. }) if until <= old => None,
-        (_, Circuit::Open { reason: belief, until }) => {
-            let (span, cause) = (print_span(until.since(now)), &belief.cause);
-            Some((format!("{subject_prefix}cools for {span}: {cause}"), Severity::Warn))
+) -> Option<HealthChange> {
+    let ChangeSubject { account, .. } = subject;
+    let (name, model) = (Arc::clone(subject.name), subject.model.cloned());
+    let (message, level) = match (before, after) {
+        (Circuit::Rejected { .. }, Circuit::Rejected { .. }) => return None,
+        (_, Circuit::Rejected { cause, .. }) => {
+            let cause = Arc::clone(cause);
+            (HealthMessage::Rejected { name, cause, model }, Severity::Error)
         }
-        (Circuit::Closed { .. }, Circuit::Closed { .. }) => None,
+        (Circuit::Open { until: old, .. }, Circuit::Open { until, .. }) if *until <= *old => {
+            return None;
+        }
+        (Circuit::Probing { until: old, .. }, Circuit::Open { until, .. }) if until <= old => {
+            return None;
+        }
+        (_, Circuit::Open { reason, until }) => {
+            let (span, cause) = (Span(until.since(now)), Arc::clone(&reason.cause));
+            (HealthMessage::Cools { name, account, span, cause, model }, Severity::Warn)
+        }
+        (Circuit::Closed { .. }, Circuit::Closed { .. }) | (_, Circuit::Probing { .. }) => {
+            return None;
+        }
         (_, Circuit::Closed { .. }) => {
-            Some((format!("{subject_prefix}works again"), Severity::Info))
+            (HealthMessage::Works { name, account, model }, Severity::Info)
         }
-        (_, Circuit::Probing { .. }) => None,
-    }
+    };
+    Some(HealthChange { message, level })
 }

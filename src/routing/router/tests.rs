@@ -10,10 +10,10 @@ use crate::routing::router::*;
 use crate::{
     base::rng::ScriptedRng,
     config::settings::{KeyId, Upstream},
-    events::event::Severity,
+    events::{event::Severity, status_message::health::HealthMessage},
     ir::{
         fault::{Fault, FaultKind, TransportFault, TransportKind},
-        reason::{failure::FailureReason, missing_secret::MissingSecret},
+        reason::{failure::FailureReason, missing_secret::MissingSecret, span::Span},
         usage::Usage,
     },
     routing::{
@@ -169,8 +169,11 @@ fn a_429_cools_the_key_for_that_model_only() {
     let changes = world.fail_attempt(&world.start_attempt(0, 0), &limited(Some(30)), 0);
 
     assert_eq!(changes.len(), 1);
-    assert_eq!(changes[0].subject, "openai/k0");
-    assert_eq!(changes[0].text, "cools for 30s: 429 rate_limit_exceeded for gpt");
+    assert_eq!(*changes[0].message.subject(), *"openai/k0");
+    assert_eq!(
+        changes[0].message.to_string(),
+        "openai/k0 cools for 30s: 429 rate_limit_exceeded for gpt"
+    );
     assert_eq!(world.preview_verdict(&[], 1), wait(30));
     let view = world.router.key_view(KeyId(100), at(1));
     assert_eq!(view.health.state, HealthState::Ok);
@@ -209,7 +212,10 @@ fn an_account_out_of_money_takes_all_its_keys_out_and_no_other() {
 
     let changes = world.fail_attempt(&world.start_attempt(0, 0), &out, 0);
 
-    assert_eq!(changes[0].text, "its account cools for 60m00s: 429 insufficient_quota");
+    assert_eq!(
+        changes[0].message.to_string(),
+        "openai/k0 its account cools for 60m00s: 429 insufficient_quota"
+    );
     let ticket = world.start_attempt(2, 1);
     world.finish_attempt(&ticket, 2);
     world.router.set_accounts([(KeyId(101), AccountId(0))]);
@@ -406,8 +412,13 @@ fn three_strikes_open_an_upstream_and_another_serves() {
     assert_eq!(
         changes,
         [HealthChange {
-            subject: "a".to_owned(),
-            text: "cools for 15s: connection refused (a:443)".to_owned(),
+            message: HealthMessage::Cools {
+                name: "a".into(),
+                account: false,
+                span: Span(Duration::from_secs(15)),
+                cause: Arc::clone(&refused().cause),
+                model: None,
+            },
             level: Severity::Warn
         }]
     );
@@ -427,7 +438,10 @@ fn three_strikes_open_an_upstream_and_another_serves() {
     );
     let recorded = world.router.record(&probe, AttemptEnd::Content, at(18));
     assert!(recorded.capacity_changed, "slow start lets more requests in");
-    assert_eq!(recorded.changes[0].text, "works again");
+    assert_eq!(
+        recorded.changes[0].message,
+        HealthMessage::Works { name: "a".into(), account: false, model: None }
+    );
     assert_eq!(world.router.upstream_view(UpstreamId(1), at(18)).state, HealthState::Ok);
 }
 
@@ -508,7 +522,7 @@ fn a_rejected_key_is_not_tested_by_traffic() {
     let rejected = said(FaultKind::KeyRejected, 401, "invalid_api_key", None);
     let (early, late) = (world.start_attempt(0, 0), world.start_attempt(0, 0));
     let changes = world.fail_attempt(&early, &rejected, 0);
-    assert_eq!((changes[0].level, changes[0].subject.as_str()), (Severity::Error, "openai/k0"));
+    assert_eq!((changes[0].level, &*changes[0].message.subject()), (Severity::Error, "openai/k0"));
     assert_eq!(world.preview_verdict(&[], 1_000_000), Verdict::Exhausted { retry_at: None });
     let (decision, _) = world.decide(&[], 1);
     assert_eq!(

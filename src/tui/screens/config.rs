@@ -4,13 +4,13 @@ use ratatui::layout::Rect;
 
 use crate::{
     base::sanitize::display_width,
-    events::event::Severity,
+    events::{event::Severity, log_line::LogLine, log_message::LogMessage},
     tui::{
         app::App,
         format::{self, FrameContext},
+        reason_words::ReasonWords,
         strings::fill,
         theme::ThemeRole,
-        translate_message::translate_message,
         widgets::canvas::{Canvas, StyledSpan, span},
     },
 };
@@ -55,13 +55,11 @@ fn lines(app: &App, now: FrameContext) -> Vec<Vec<StyledSpan>> {
         }
         None => lines.push(fact_line(&text.ledger, text.ledger_none.clone())),
     }
-    // Reload events start with these words.
-    let reloads =
-        |text: &str| text.starts_with("config applied") || text.starts_with("config not applied");
-    if let Some(last) = snapshot.live.lines.iter().rev().find(|line| reloads(&line.text)) {
+    let is_reload = |line: &&LogLine| matches!(line.text.message(), LogMessage::Reload { .. });
+    if let Some(last) = snapshot.live.lines.iter().rev().find(is_reload) {
         let mut spans = fact_line(&text.reload, format!("{}  ", format::date_time(last.at, now)));
         spans.push(span(
-            translate_message(&last.text, now),
+            last.text.message().words(now.text),
             if last.level == Severity::Error { ThemeRole::Error } else { ThemeRole::Text },
         ));
         lines.push(spans);

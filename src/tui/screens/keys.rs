@@ -15,6 +15,7 @@ use crate::{
         app::{App, RowId},
         format::{self, FrameContext, UNKNOWN},
         problem::key_name,
+        reason_words::ReasonWords,
         screen::Screen,
         screens::{
             cells,
@@ -22,7 +23,6 @@ use crate::{
         },
         strings::{TextFn, Texts, fill},
         theme::ThemeRole,
-        translate_message::translate_message,
         widgets::{
             canvas::{StyledSpan, span, spans_width},
             gauge,
@@ -267,7 +267,7 @@ fn partly_reason(k: &KeyView, now: FrameContext, gauge_width: usize) -> Option<V
         k.scopes.iter().min_by_key(|scope| scope.until.map_or(i64::MAX, |until| until.0))?;
     let mut spans = countdown(first.since, first.until, first.from_provider, gauge_width, now);
     let cause = first.cause.as_ref().map_or_else(String::new, |cause| {
-        format!(": {}", translate_message(&cause.to_string(), now))
+        format!(": {}", cause.without_model(&first.model).words(now.text))
     });
     let text = match k.scopes.len() {
         1 => format!("{}{cause}", first.model),
@@ -286,7 +286,7 @@ fn reason_cell(k: &KeyView, now: FrameContext, gauge_width: usize) -> Vec<Styled
     let words = &now.text.keys;
     let mut spans = countdown(k.since, k.until, k.from_provider, gauge_width, now);
     let text = match (k.state, &k.cause) {
-        (_, Some(cause)) => translate_message(&cause.to_string(), now).into_owned(),
+        (_, Some(cause)) => cause.words(now.text),
         (KeyStatus::Missing, None) => fill(&words.gives_nothing, &[("reference", &k.reference)]),
         (KeyStatus::Waiting, None) => words.being_read.clone(),
         (KeyStatus::Probing, None) => words.let_through.clone(),
@@ -341,7 +341,7 @@ fn scope_lines(
         spans.extend(countdown(scope.since, scope.until, scope.from_provider, gauge_width, now));
         spans.push(span(
             scope.cause.as_deref().map_or_else(String::new, |cause| {
-                translate_message(&cause.to_string(), now).into_owned()
+                cause.without_model(&scope.model).words(now.text)
             }),
             ThemeRole::Dim,
         ));

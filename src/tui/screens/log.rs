@@ -4,17 +4,18 @@ use crate::{
     base::{clock::UnixMillis, id::RequestId},
     events::{
         event::Severity,
-        log_line::{self, LogLine, write_summary},
+        log_line::{self, LogLine},
+        log_message::RequestSummary,
         record::RequestRecord,
     },
     tui::{
         app::{App, Dialog, RowId},
         format::{self, FrameContext},
+        reason_words::ReasonWords,
         screen::Screen,
         screens::list::{self, List, ListColumn},
         strings::{TextFn, Texts},
         theme::ThemeRole,
-        translate_message::translate_message,
         widgets::canvas::{StyledSpan, span},
     },
 };
@@ -131,15 +132,11 @@ fn time_text(at: UnixMillis, now: FrameContext, max_width: usize) -> String {
 fn text_cell(row: &LogRow<'_>, now: FrameContext) -> Vec<StyledSpan> {
     match row {
         LogRow::Event(line) => {
-            vec![span(translate_message(&line.text, now), level_role(line.level))]
+            vec![span(line.text.message().words(now.text), level_role(line.level))]
         }
         LogRow::Request(r) => {
-            let mut text = String::new();
-            write_summary(r, &mut text);
-            let mut spans = vec![span(
-                translate_message(&text, now),
-                level_role(log_line::request_severity(r)),
-            )];
+            let role = level_role(log_line::request_severity(r));
+            let mut spans = vec![span(RequestSummary::new(r).words(now.text), role)];
             if let Some(cost) = r.cost.filter(|cost| cost.usd.is_some_and(|usd| !usd.is_zero())) {
                 spans.push(span(format!("  {cost}"), ThemeRole::Dim));
             }

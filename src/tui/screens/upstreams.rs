@@ -8,6 +8,7 @@ use crate::{
     tui::{
         app::{App, RowId},
         format::{self, FrameContext},
+        reason_words::ReasonWords,
         screen::Screen,
         screens::{
             cells,
@@ -15,7 +16,6 @@ use crate::{
         },
         strings::{TextFn, Texts, fill},
         theme::ThemeRole,
-        translate_message::translate_message,
         widgets::{
             canvas::{StyledSpan, span},
             gauge,
@@ -107,10 +107,7 @@ impl List for UpstreamList {
         now: FrameContext,
         _: &RowDetail<UpstreamColumn>,
     ) -> Vec<Vec<StyledSpan>> {
-        let cause = u
-            .cause
-            .iter()
-            .map(|cause| vec![span(translate_message(&cause.to_string(), now), ThemeRole::Dim)]);
+        let cause = u.cause.iter().map(|cause| vec![span(cause.words(now.text), ThemeRole::Dim)]);
         cause.chain(u.probe.iter().map(|probe| vec![probe_span(probe, now)])).collect()
     }
 

@@ -1,6 +1,6 @@
 //! Sample data for tests: three upstreams in different states and some requests.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use crate::tui::{
     app::{App, ConnState},
@@ -23,12 +23,15 @@ use crate::{
         event::Severity,
         live::{Live, LiveTotals},
         log_line::LogLine,
+        log_message::{LogMessage, RequestEnd, RequestSummary},
         record::{AttemptRecord, AttemptRole, CacheMissRecord, RequestRecord, RequestState},
+        status_message::{health::HealthMessage, notice::NoticeMessage},
     },
     ir::reason::{
         cache_miss::MissCause,
         failure::{ConnectionProblem, FailureReason, RaceWinner},
-        route::RouteReason,
+        route::{ChoiceReason, ChosenRoute, NameSource, RouteReason},
+        span::Span,
     },
 };
 
@@ -77,6 +80,25 @@ pub(in crate::tui) fn attempt(
     }
 }
 
+/// The route of a request to the only candidate.
+fn chosen_route() -> RouteReason {
+    RouteReason::Chosen(ChosenRoute {
+        attempt: None,
+        name: NameSource::LogicalModel.into(),
+        choice: ChoiceReason::Only,
+        priority: 10,
+        translated_to: None,
+        skipped: Vec::new(),
+        more_skipped: 0,
+    })
+}
+
+/// A rate limit whose response names no code.
+fn rate_limited() -> Arc<FailureReason> {
+    let model = Some("chat-limited".into());
+    FailureReason::Refused { status: 429, code: None, model }.into()
+}
+
 pub(in crate::tui) fn running(
     n: u64,
     requested: &str,
@@ -102,7 +124,7 @@ pub(in crate::tui) fn running(
         } else {
             Vec::new()
         },
-        reason: Some(RouteReason::text("priority 10, the only healthy key of that tier").into()),
+        reason: Some(chosen_route().into()),
         ttft_ms: (state == RequestState::Streaming).then_some(410),
         duration_ms: None,
         status: (state == RequestState::Streaming).then_some(200),
@@ -143,7 +165,9 @@ pub(in crate::tui) fn finished(
         a.ended_ms = Some(took_ms);
         a.status = Some(status);
         a.won = ok;
-        a.outcome = (!ok).then(|| FailureReason::text("connection refused").into());
+        let address = "127.0.0.1:9".into();
+        let refused = FailureReason::Connection { problem: ConnectionProblem::Refused, address };
+        a.outcome = (!ok).then(|| refused.into());
     }
     r
 }
@@ -153,8 +177,14 @@ pub(in crate::tui) fn live() -> Live {
     let mut first = attempt(1, "limited", "LIMITED_KEY", "chat-limited", 3);
     first.ended_ms = Some(380);
     first.status = Some(429);
-    first.outcome =
-        Some(FailureReason::text("429 for chat-limited, cooling 2m (Retry-After)").into());
+    first.outcome = Some(
+        FailureReason::RefusedWith {
+            cause: rate_limited(),
+            message: "slow down".into(),
+            cooling: Some(Span(Duration::from_secs(120))),
+        }
+        .into(),
+    );
     let mut second = attempt(2, "healthy", "work", "chat-large", 384);
     second.head_ms = Some(720);
     second.ended_ms = Some(6_200);
@@ -183,11 +213,24 @@ pub(in crate::tui) fn live() -> Live {
     let mut left = finished(4, "claude-sonnet-4-5", "healthy", 200, 3_000);
     left.state = RequestState::ClientGone;
     left.project = "agent".into();
-    let line = |ago: i64, level, text: &str, id| LogLine {
-        at: UnixMillis(NOW.0 - ago),
-        level,
-        text: text.into(),
-        id,
+    let line =
+        |ago: i64, level, message, id| LogLine::new(UnixMillis(NOW.0 - ago), level, message, id);
+    let ended = |model: &str, status, target: &str, duration_ms, end| LogMessage::Ended {
+        summary: RequestSummary {
+            project: "ide".into(),
+            model: model.into(),
+            status: Some(status),
+            target: Some(target.into()),
+            duration_ms,
+            end,
+        },
+    };
+    let cools = HealthMessage::Cools {
+        name: "limited/LIMITED_KEY".into(),
+        account: false,
+        span: Span(Duration::from_secs(120)),
+        cause: rate_limited(),
+        model: None,
     };
     let running = [
         running(1, "essay", "healthy", RequestState::Streaming),
@@ -207,23 +250,29 @@ pub(in crate::tui) fn live() -> Live {
     .map(Arc::new)
     .into();
     live.lines = [
-        line(90_000, Severity::Info, "listening at 127.0.0.1:8642", None),
         line(
-            50_000,
-            Severity::Warn,
-            "limited/LIMITED_KEY cools for 2m: 429 for chat-limited",
+            90_000,
+            Severity::Info,
+            LogMessage::Notice { notice: NoticeMessage::NetworkBack.into() },
             None,
         ),
+        line(50_000, Severity::Warn, LogMessage::Health { change: cools.into() }, None),
         line(
             49_000,
             Severity::Info,
-            "ide auto 200 by healthy/work in 6200 ms",
+            ended("auto", 200, "healthy/work", 6_200, RequestEnd::Done),
             Some(request_id(7)),
         ),
         line(
             48_000,
             Severity::Error,
-            "ide chat-dead 502 by dead/work in 12000 ms: connection refused",
+            ended(
+                "chat-dead",
+                502,
+                "dead/work",
+                12_000,
+                RequestEnd::Failed { error: "connection refused".into() },
+            ),
             Some(request_id(2)),
         ),
     ]
@@ -320,7 +369,7 @@ pub(in crate::tui) fn snapshot() -> Snapshot {
     limited.scopes = vec![ModelScope {
         model: "chat-limited".to_owned(),
         state: KeyStatus::Cooling,
-        cause: Some(FailureReason::text("429, Retry-After").into()),
+        cause: Some(rate_limited()),
         until: Some(UnixMillis(NOW.0 + 88_000)),
         since: Some(UnixMillis(NOW.0 - 32_000)),
         from_provider: true,

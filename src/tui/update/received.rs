@@ -18,8 +18,8 @@ use crate::{
         effect::Effect,
         format::FrameContext,
         rates::TrafficRates,
+        reason_words::ReasonWords,
         strings::fill,
-        translate_message::{shorten_ids, translate_message},
         update::refresh::{fetch_snapshot, refresh},
     },
 };
@@ -45,15 +45,13 @@ pub(super) fn on_action_result(
     app.snapshot_fetch.urgent = true;
 }
 
-/// The result of an action in the user's language. A request that the action started has the short
-/// id of its title.
+/// The result of an action in the user's language.
 fn reply_text(app: &mut App, reply: &ActionReply, now: FrameContext) -> String {
     let Some(id) = reply.id.filter(|_| reply.ok) else {
-        return translate_message(&reply.text, now).into_owned();
+        return reply.text.words(now.text);
     };
     app.last_replay = Some(id);
-    let text = shorten_ids(&reply.text);
-    fill(&now.text.toast.began, &[("text", &translate_message(&text, now))])
+    fill(&now.text.toast.began, &[("text", &reply.text.words(now.text))])
 }
 
 pub(super) fn on_disconnect(app: &mut App, reason: String, retry_ms: u64, now: FrameContext) {

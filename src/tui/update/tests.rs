@@ -9,6 +9,7 @@ use crate::{
     base::clock::UnixMillis,
     control::{
         action::{Action, ActionReply},
+        action_message::ActionMessage,
         history::{GroupBy, HistoryPage},
         request_transcript::{Speaker, TranscriptPart, TranscriptQuery},
         snapshot::Origin,
@@ -16,6 +17,7 @@ use crate::{
     events::{
         event::{Event, EventKind},
         record::RequestState,
+        status_message::health::HealthMessage,
     },
     tui::{
         app::{ConnState, Dialog, Overlay, Pane, RequestView, RowId},
@@ -197,7 +199,7 @@ fn health_is_asked_for_at_once_and_numbers_only_where_they_show() {
     let mut app = sample::app();
     let health = EventKind::Health {
         subject: "limited".into(),
-        text: "cools".into(),
+        text: HealthMessage::Warmed { name: Some("limited".into()) }.into(),
         level: Severity::Warn,
     };
     assert_eq!(
@@ -252,7 +254,11 @@ fn the_answer_to_an_act_shows_for_three_seconds() {
     let mut app = app();
     update(
         &mut app,
-        Msg::ActionResult(Ok(ActionReply { ok: true, text: "warmed".to_owned(), id: None })),
+        Msg::ActionResult(Ok(ActionReply {
+            ok: true,
+            text: ActionMessage::Stopping.into(),
+            id: None,
+        })),
         frame_context(),
     );
     update(&mut app, Msg::Tick, frame_context_after(2_900));
@@ -527,17 +533,17 @@ fn what_was_sent_again_is_named_as_its_title_and_one_key_away() {
     assert_eq!(app.overlay, None);
     let reply = ActionReply {
         ok: true,
-        text: format!(
-            "request {} goes out again as {}",
-            sample::request_id(8),
-            sample::request_id(7)
-        ),
+        text: ActionMessage::SentAgain {
+            original: sample::request_id(8),
+            id: sample::request_id(7),
+        }
+        .into(),
         id: Some(sample::request_id(7)),
     };
     update(&mut app, Msg::ActionResult(Ok(reply)), frame_context());
     assert_eq!(
         app.toast.as_ref().unwrap().text,
-        "request …0008 goes out again as …0007; n shows it"
+        "request …0008 was sent again as …0007; n shows it"
     );
     press(&mut app, "n");
     assert!(

@@ -13,6 +13,7 @@ use crate::{
     },
     base::id::RequestId,
     config::settings::{AlertSettings, OutboundUrl},
+    control::action_message::{ActionMessage, AlertTestResult},
     events::{
         alert::{Alert, AlertKind},
         event::Severity,
@@ -114,7 +115,7 @@ impl AlertDispatcher {
     }
 
     /// Sends one test message to every configured channel and returns the results.
-    pub(in crate::cli::serve) async fn send_test(&self) -> Result<String, String> {
+    pub(in crate::cli::serve) async fn send_test(&self) -> Result<ActionMessage, ActionMessage> {
         let settings = self.settings();
         let alert = Alert {
             kind: AlertKind::Test,
@@ -123,39 +124,37 @@ impl AlertDispatcher {
             level: Severity::Info,
         };
         let message = self.build_message(alert, 0);
-        let (mut lines, mut failed) = (Vec::new(), false);
+        let mut channels = Vec::new();
         if settings.desktop {
             match desktop::show_notification(&message.title(), &message.text(), false, &self.env)
                 .await
             {
-                Ok(program) => lines.push(format!("desktop: shown by {program}")),
-                Err(why) => {
-                    failed = true;
-                    lines.push(format!("desktop: {why}"));
-                }
+                Ok(program) => channels.push(AlertTestResult::Shown { program: program.into() }),
+                Err(why) => channels.push(AlertTestResult::Failed {
+                    channel: "desktop".into(),
+                    problem: why.into(),
+                }),
             }
         }
         for form in [ReceiverKind::Webhook, ReceiverKind::Card] {
             let Some(url) = channel_url(&settings, form) else { continue };
-            match self.deliver_once(&settings, url, form, &message).await {
+            let channel = form.name().into();
+            channels.push(match self.deliver_once(&settings, url, form, &message).await {
                 DeliveryResult::Delivered => {
-                    lines.push(format!("{}: accepted by {}", form.name(), url.origin()));
+                    AlertTestResult::Accepted { channel, origin: url.origin().into() }
                 }
                 DeliveryResult::Retry { reason: why, .. }
                 | DeliveryResult::Rejected { reason: why } => {
-                    failed = true;
-                    lines.push(format!("{}: {why}", form.name()));
+                    AlertTestResult::Failed { channel, problem: why.into() }
                 }
-            }
+            });
         }
-        match (lines.is_empty(), failed) {
-            (true, _) => {
-                Err("no alert channel is configured: set `desktop`, `webhook` or `feishu` under [alerts]"
-                    .to_owned())
-            }
-            (false, true) => Err(lines.join("\n")),
-            (false, false) => Ok(lines.join("\n")),
+        if channels.is_empty() {
+            return Err(ActionMessage::NoAlertChannel);
         }
+        let failed = channels.iter().any(|result| matches!(result, AlertTestResult::Failed { .. }));
+        let tested = ActionMessage::AlertsTested { channels };
+        if failed { Err(tested) } else { Ok(tested) }
     }
 }
 

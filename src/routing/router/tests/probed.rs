@@ -34,7 +34,7 @@ fn failing_probes_open_an_upstream_and_one_that_answers_lets_a_request_test_it()
     assert_eq!(view.cause, Some(probe_cause()));
 
     let told = probe(&world, false, 4);
-    assert!(told[0].text.contains("the next request tests it"), "{told:?}");
+    assert_eq!(told[0].message, HealthMessage::AnswersProbe { name: "openai".into() });
     let (decision, ticket) = world.decide(&[], 5);
     assert!(matches!(decision.verdict, Verdict::Try { probe: true, .. }), "{decision:?}");
     world.router.record(

@@ -233,8 +233,7 @@ fn draw_head(r: &RequestRecord, now: FrameContext, canvas: &mut Canvas<'_>, area
     right.push(span(" ", ThemeRole::Text));
     let from = area.right().saturating_sub(spans_width(&right)).max(area.x + 8);
     canvas.spans(from, area.y, area.right().saturating_sub(from), &right);
-    let id = r.id.to_string();
-    let id = if area.width < 140 { format!("…{}", &id[id.len() - 4..]) } else { id };
+    let id = if area.width < 140 { format::short_id(r.id) } else { r.id.to_string() };
     let left = [
         span(format!("{} {id}  ", now.text.screen.request.to_lowercase()), ThemeRole::Dim),
         span(&*r.project, ThemeRole::Text),

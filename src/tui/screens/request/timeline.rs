@@ -6,9 +6,9 @@ use crate::{
     tui::{
         app::App,
         format::{self, FrameContext, UNKNOWN},
+        reason_words::ReasonWords,
         strings::fill,
         theme::ThemeRole,
-        translate_message::translate_message,
         widgets::{
             canvas::{StyledSpan, span, spans_width},
             wrap,
@@ -34,7 +34,7 @@ pub(super) fn lines(
     let max_width = usize::from(columns.saturating_sub(4));
     let mut lines = Vec::new();
     if let Some(reason) = &r.reason {
-        let message = format!("{}: {}", text.why, translate_message(&reason.to_string(), now));
+        let message = format!("{}: {}", text.why, reason.words(now.text));
         lines.extend(
             wrap::wrap(&message, max_width, 3)
                 .into_iter()
@@ -58,7 +58,7 @@ pub(super) fn lines(
         ]);
     }
     if let Some(lost) = &r.cache_miss {
-        let message = format!("{}: {}", text.cache_lost, translate_message(&lost.to_string(), now));
+        let message = format!("{}: {}", text.cache_lost, lost.words(now.text));
         let role = if lost.is_benign { ThemeRole::Dim } else { ThemeRole::Warn };
         lines.extend(
             wrap::wrap(&message, max_width, 3).into_iter().map(|line| vec![span(line, role)]),
@@ -109,9 +109,7 @@ fn push_attempt(
     ];
     let key = if a.key.is_empty() { String::new() } else { format!("/{}", a.key) };
     let (result, role) = match (&a.outcome, a.won, a.ended_ms) {
-        (Some(outcome), ..) => {
-            (translate_message(&outcome.to_string(), now).into_owned(), ThemeRole::Warn)
-        }
+        (Some(outcome), ..) => (outcome.words(now.text), ThemeRole::Warn),
         (None, true, _) => {
             (a.status.map_or_else(|| text.answered.clone(), |s| s.to_string()), ThemeRole::Ok)
         }
