@@ -1,5 +1,6 @@
 //! `aiproxy serve`: builds the parts, listens, and shuts down in order.
 
+mod actions;
 mod alert_dispatch;
 pub mod args;
 mod background;
@@ -15,6 +16,7 @@ mod listeners;
 mod logging;
 mod process;
 mod proxy_admin;
+mod reload;
 mod replay;
 mod shutdown;
 mod signals;

@@ -1,0 +1,171 @@
+//! Reloads the config of a running proxy.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use tokio::time::timeout;
+
+use crate::{
+    base::sanitize,
+    cli::serve::{budgets, empty_config, proxy_admin::ProxyAdmin, startup_config},
+    config::{
+        ProblemSeverity, Settings, discover, file, load,
+        problem::{self, Problem},
+        settings::Origin,
+    },
+    control::{admin::ReloadResult, snapshot::ConfigView},
+    events::{
+        event::EventKind,
+        status_message::reload::{ReloadCause, ReloadMessage},
+    },
+    ir::reason::text_field::Reason,
+    relay::background::refresh_models,
+};
+
+/// How long a reload waits for references before it returns; slow ones continue in the background.
+const REFERENCE_READ_WAIT: Duration = Duration::from_secs(3);
+
+impl ProxyAdmin {
+    /// Reads the file and all references again and applies them; an invalid file changes nothing, and
+    /// neither does one that became empty or vanished, unless a user asks for it.
+    pub async fn reload_config(self: &Arc<Self>, cause: ReloadCause) -> ReloadResult {
+        let guard = self.reload_lock.lock().await;
+        let reloaded = self.apply_config(cause).await;
+        drop(guard);
+        reloaded
+    }
+
+    async fn apply_config(self: &Arc<Self>, cause: ReloadCause) -> ReloadResult {
+        let at = self.engine.clock.unix();
+        let text = match file::read_config(&self.paths.config) {
+            Ok(text) => text,
+            Err(problem) => return self.reject_config(&[problem], ""),
+        };
+        let is_blank = empty_config::is_blank(text.as_deref());
+        if is_blank && !cause.is_request() && self.has_config.load(Ordering::Relaxed) {
+            let problem = empty_config::problem(&self.paths.config, text.as_deref());
+            return self.reject_config(&[problem], "");
+        }
+        let loaded = {
+            let mut ids = self.ids.lock();
+            load::load(text.as_deref().unwrap_or_default(), &self.paths.config, &self.env, &mut ids)
+        };
+        let Some(settings) = loaded.settings else {
+            return self.reject_config(&loaded.problems, text.as_deref().unwrap_or_default());
+        };
+        // The arguments of `serve` override the file, as at startup.
+        let mut settings = match startup_config::apply_arguments(settings, &self.args) {
+            Ok(settings) => settings,
+            Err(error) => {
+                return ReloadResult {
+                    ok: false,
+                    problems: vec![error.text.clone()],
+                    text: ReloadMessage::from_text(error.text.into()).into(),
+                    upstreams: 0,
+                };
+            }
+        };
+        let before = self.engine.generation();
+        let addresses = |settings: &Settings| {
+            settings.keyless.iter().map(|row| row.listen.clone()).collect::<Vec<_>>()
+        };
+        let of_file =
+            |settings: &Settings| (settings.ledger.path.clone(), settings.ledger.tz.clone());
+        let needs_restart = settings.server.listen != before.settings.server.listen
+            || of_file(&settings) != of_file(&before.settings)
+            || addresses(&settings) != addresses(&before.settings);
+        settings.server.listen.clone_from(&before.settings.server.listen);
+        let found = self.discovered.lock().clone();
+        let found: Vec<_> = found
+            .into_iter()
+            .filter(|upstream| upstream.origin != Origin::Env || settings.discover.env)
+            .collect();
+        let settings = Arc::new(discover::merge_discovered(&settings, &found));
+        self.has_config.store(!is_blank, Ordering::Relaxed);
+        self.log_level.set(&settings.log.level);
+        self.engine.apply_settings(Arc::clone(&settings));
+        if let Some(ledger) = &self.ledger {
+            ledger.apply_settings(&settings.ledger);
+        }
+        self.otlp_exporter.set_enabled(settings.otlp.url.is_some());
+        budgets::reload_budgets(&self.engine, self.ledger.as_ref()).await;
+        {
+            let mut view = self.config_view.lock();
+            *view = ConfigView {
+                path: text.is_some().then(|| self.paths.config.display().to_string()),
+                problems: Vec::new(),
+                annotated: String::new(),
+                warnings: loaded.problems.iter().map(Problem::one_line).collect(),
+                applied: at,
+                needs_restart,
+            };
+        }
+        self.read_references(&settings).await;
+        let count =
+            settings.upstreams.iter().filter(|upstream| upstream.origin != Origin::Demo).count();
+        let text = Arc::new(ReloadMessage::Applied {
+            cause,
+            upstreams: count,
+            projects: settings.projects.len(),
+            needs_restart,
+        });
+        tracing::info!("{text}");
+        self.engine.bus.publish(at, EventKind::Config { text: Arc::clone(&text), ok: true });
+        ReloadResult { ok: true, problems: Vec::new(), text, upstreams: count }
+    }
+
+    /// Reads every reference again; slow ones continue after the reload has returned.
+    async fn read_references(self: &Arc<Self>, settings: &Arc<Settings>) {
+        for key in settings.upstreams.iter().flat_map(|upstream| &upstream.keys) {
+            self.loader.resolver.forget_command(&key.reference);
+        }
+        for reference in settings
+            .alerts
+            .secret
+            .iter()
+            .chain(settings.otlp.headers.iter().map(|(_, value)| value))
+        {
+            self.loader.resolver.forget_command(reference);
+        }
+        let (loader, settings, clients) =
+            (Arc::clone(&self.loader), Arc::clone(settings), Arc::clone(&self.clients));
+        let engine = Arc::clone(&self.engine);
+        let (done, read) = tokio::sync::oneshot::channel();
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "may outlive the reload that began it, and must not hold up a shutdown"
+        )]
+        drop(tokio::spawn(async move {
+            tokio::join!(loader.load_provider_keys(&settings), async {
+                loader.load_client_keys(&clients, &settings).await;
+            });
+            // The reload may have stopped waiting, which is not an error.
+            done.send(()).unwrap_or_default();
+            refresh_models::refresh_all(&engine).await;
+        }));
+        drop(timeout(REFERENCE_READ_WAIT, read).await);
+    }
+
+    fn reject_config(&self, problems: &[Problem], source: &str) -> ReloadResult {
+        let errors: Vec<Problem> = problems
+            .iter()
+            .filter(|problem| problem.level == ProblemSeverity::Error)
+            .cloned()
+            .collect();
+        let texts: Vec<String> = errors.iter().map(Problem::one_line).collect();
+        let problem = texts.first().map(|first| sanitize::clean(first).into());
+        let text = Arc::new(ReloadMessage::Rejected { problem });
+        tracing::error!("{text}");
+        self.engine.bus.publish(
+            self.engine.clock.unix(),
+            EventKind::Config { text: Arc::clone(&text), ok: false },
+        );
+        let mut view = self.config_view.lock();
+        view.problems.clone_from(&texts);
+        view.annotated = problem::render(&errors, source, false);
+        drop(view);
+        ReloadResult { ok: false, problems: texts, text, upstreams: 0 }
+    }
+}
