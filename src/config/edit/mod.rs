@@ -159,112 +159,111 @@ pub fn apply_edits(text: &str, edits: &[Edit]) -> Result<String, EditError> {
 
 fn apply_edit(text: &str, edit: &Edit) -> Result<String, EditError> {
     match edit {
-        Edit::RemoveAlias { name } => return remove::remove_key(text, &["aliases", name]),
-        Edit::RemoveModel { name } => {
-            let rows = remove::remove_row(text, "model", name);
-            return if rows.is_err() {
-                remove::remove_key(text, &["aliases", name]).or(rows)
-            } else {
-                rows
-            };
-        }
-        Edit::RemoveProject { name } => return remove::remove_row(text, "project", name),
-        Edit::RemoveUpstream { name } => return remove::remove_row(text, "upstream", name),
-        Edit::Unset { path } => return unset_path(text, path),
-        _ => {}
-    }
-    let mut doc = parse(text)?;
-    match edit {
-        Edit::AddKey { upstream, reference, label } => {
-            key_list::add_key(
-                row::find_row(&mut doc, "upstream", upstream)?,
-                reference,
-                label.as_deref(),
-            )?;
-        }
+        Edit::AddKey { upstream, reference, label } => in_row(text, "upstream", upstream, |row| {
+            key_list::add_key(row, reference, label.as_deref())
+        }),
         Edit::AddModel { name, targets, strategy } => {
-            let mut fields = vec![(
-                "targets",
-                Value::Array(targets.iter().map(String::as_str).collect::<Array>()),
-            )];
+            let mut fields = vec![("targets", list_value(targets))];
             fields.extend(strategy.as_deref().map(|strategy| ("strategy", Value::from(strategy))));
-            row::add_row(&mut doc, "model", name, fields)?;
+            in_document(text, |doc| row::add_row(doc, "model", name, fields))
         }
         Edit::AddProject { name, key } => {
-            row::add_row(&mut doc, "project", name, vec![("key", Value::from(key.as_str()))])?;
+            let fields = vec![("key", Value::from(key.as_str()))];
+            in_document(text, |doc| row::add_row(doc, "project", name, fields))
         }
         Edit::AddUpstream { name, preset, base_url, dialects } => {
-            let mut fields = Vec::new();
-            fields.extend(preset.as_deref().map(|preset| ("preset", Value::from(preset))));
-            fields.extend(base_url.as_deref().map(|url| ("base_url", Value::from(url))));
-            match dialects.as_slice() {
-                [] => {}
-                [one] => fields.push(("dialect", Value::from(one.as_str()))),
-                many => fields.push((
-                    "dialect",
-                    Value::Array(many.iter().map(String::as_str).collect::<Array>()),
-                )),
-            }
-            row::add_row(&mut doc, "upstream", name, fields)?;
+            let fields = upstream_fields(preset.as_deref(), base_url.as_deref(), dialects);
+            in_document(text, |doc| row::add_row(doc, "upstream", name, fields))
         }
-        Edit::ReplaceKeyReference { upstream, label, reference } => {
-            key_list::replace_reference(
-                row::find_row(&mut doc, "upstream", upstream)?,
-                upstream,
-                label,
-                reference,
-            )?;
-        }
+        Edit::RemoveAlias { name } => remove::remove_key(text, &["aliases", name]),
         Edit::RemoveKey { upstream, label } => {
-            key_list::remove_key(row::find_row(&mut doc, "upstream", upstream)?, upstream, label)?;
+            in_row(text, "upstream", upstream, |row| key_list::remove_key(row, upstream, label))
         }
-        Edit::Set { path, value } => set_path(&mut doc, path, value)?,
-        Edit::SetAlias { name, target } => {
-            let table = subtable(doc.as_table_mut(), "aliases")?;
-            set_value(table, name, Value::from(target.as_str()));
+        Edit::RemoveModel { name } => {
+            let rows = remove::remove_row(text, "model", name);
+            if rows.is_err() { remove::remove_key(text, &["aliases", name]).or(rows) } else { rows }
         }
+        Edit::RemoveProject { name } => remove::remove_row(text, "project", name),
+        Edit::RemoveUpstream { name } => remove::remove_row(text, "upstream", name),
+        Edit::ReplaceKeyReference { upstream, label, reference } => {
+            in_row(text, "upstream", upstream, |row| {
+                key_list::replace_reference(row, upstream, label, reference)
+            })
+        }
+        Edit::Set { path, value } => in_document(text, |doc| set_path(doc, path, value)),
+        Edit::SetAlias { name, target } => in_document(text, |doc| {
+            set_value(subtable(doc.as_table_mut(), "aliases")?, name, target.as_str().into());
+            Ok(())
+        }),
         Edit::SetKeyEnabled { upstream, label, enabled } => {
-            key_list::set_enabled(
-                row::find_row(&mut doc, "upstream", upstream)?,
-                upstream,
-                label,
-                *enabled,
-            )?;
+            in_row(text, "upstream", upstream, |row| {
+                key_list::set_enabled(row, upstream, label, *enabled)
+            })
         }
-        Edit::SetModel { name, path, value } => set_in_table(
-            row::find_row(&mut doc, "model", name)?,
-            "model",
-            &split_path(path)?,
-            value,
-        )?,
-        Edit::SetProject { name, path, value } => set_in_table(
-            row::find_row(&mut doc, "project", name)?,
-            "project",
-            &split_path(path)?,
-            value,
-        )?,
-        Edit::SetUpstream { name, path, value } => {
-            set_in_table(
-                row::find_row(&mut doc, "upstream", name)?,
-                "upstream",
-                &split_path(path)?,
-                value,
-            )?;
-        }
-        Edit::SetUpstreamEnabled { name, enabled } => {
-            let row = row::find_row(&mut doc, "upstream", name)?;
+        Edit::SetModel { name, path, value } => set_in_row(text, "model", name, path, value),
+        Edit::SetProject { name, path, value } => set_in_row(text, "project", name, path, value),
+        Edit::SetUpstream { name, path, value } => set_in_row(text, "upstream", name, path, value),
+        Edit::SetUpstreamEnabled { name, enabled } => in_row(text, "upstream", name, |row| {
             // True is the default: a row without the key stays unchanged.
             if row.contains_key("enabled") || !enabled {
                 set_value(row, "enabled", Value::from(*enabled));
             }
-        }
-        Edit::RemoveAlias { .. }
-        | Edit::RemoveModel { .. }
-        | Edit::RemoveProject { .. }
-        | Edit::RemoveUpstream { .. }
-        | Edit::Unset { .. } => {}
+            Ok(())
+        }),
+        Edit::Unset { path } => unset_path(text, path),
     }
+}
+
+/// Changes the document of a text.
+fn in_document(
+    text: &str,
+    change: impl FnOnce(&mut DocumentMut) -> Result<(), EditError>,
+) -> Result<String, EditError> {
+    let mut doc = parse(text)?;
+    change(&mut doc)?;
     Ok(doc.to_string())
+}
+
+/// Changes one row of `[[kind]]`.
+fn in_row(
+    text: &str,
+    kind: &str,
+    name: &str,
+    change: impl FnOnce(&mut dyn TableLike) -> Result<(), EditError>,
+) -> Result<String, EditError> {
+    in_document(text, |doc| change(row::find_row(doc, kind, name)?))
+}
+
+/// Sets a value of one row by its path in it.
+fn set_in_row(
+    text: &str,
+    kind: &str,
+    name: &str,
+    path: &str,
+    value: &str,
+) -> Result<String, EditError> {
+    in_row(text, kind, name, |row| set_in_table(row, kind, &split_path(path)?, value))
+}
+
+/// The keys of a new upstream. A single dialect is a text, and several are a list.
+fn upstream_fields(
+    preset: Option<&str>,
+    base_url: Option<&str>,
+    dialects: &[String],
+) -> Vec<(&'static str, Value)> {
+    let mut fields = Vec::new();
+    fields.extend(preset.map(|preset| ("preset", Value::from(preset))));
+    fields.extend(base_url.map(|url| ("base_url", Value::from(url))));
+    match dialects {
+        [] => {}
+        [one] => fields.push(("dialect", Value::from(one.as_str()))),
+        many => fields.push(("dialect", list_value(many))),
+    }
+    fields
+}
+
+fn list_value(texts: &[String]) -> Value {
+    Value::Array(texts.iter().map(String::as_str).collect::<Array>())
 }
 
 /// Returns whether a text is TOML, so that changes to it are possible.
