@@ -189,6 +189,31 @@ pub struct KeyView {
     pub balance: Option<BalanceView>,
 }
 
+#[cfg(test)]
+impl KeyView {
+    /// A key without traffic.
+    pub(crate) fn for_test(upstream: &str, label: &str, reference: &str, state: KeyStatus) -> Self {
+        Self {
+            upstream: upstream.to_owned(),
+            label: label.to_owned(),
+            account: "me".to_owned(),
+            fingerprint: String::new(),
+            reference: reference.to_owned(),
+            state,
+            cause: None,
+            until: None,
+            since: None,
+            from_provider: false,
+            scopes: Vec::new(),
+            requests: 0,
+            tokens: 0,
+            running: 0,
+            limits: Vec::new(),
+            balance: None,
+        }
+    }
+}
+
 /// The balance that a provider reports for a key.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BalanceView {

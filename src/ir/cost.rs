@@ -58,6 +58,13 @@ impl PriceClass {
         Self::Request,
     ];
 
+    /// The classes that a response's usage counts, in the order of [`Self::ALL`]; all but the last
+    /// are tokens.
+    pub const USED: [Self; 11] = {
+        let [used @ .., Self::Request] = Self::ALL else { panic!("requests are the last class") };
+        used
+    };
+
     /// Returns the name in price tables, in the config and in JSON.
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rusqlite::{OptionalExtension, Transaction, params};
+use rusqlite::{OptionalExtension, ToSql, Transaction, params, params_from_iter};
 
 use crate::{
     events::{
@@ -10,7 +10,7 @@ use crate::{
         record::{AttemptRecord, RequestRecord},
     },
     ir::{
-        cost::{AppliedPrice, Bill, CostSource, Precision},
+        cost::{AppliedPrice, Bill, CostSource, Precision, PriceClass},
         usage::Usage,
     },
 };
@@ -38,90 +38,57 @@ pub(super) fn insert_request(
 ) -> rusqlite::Result<bool> {
     let r: &RequestRecord = &entry.record;
     let last = r.serving_attempt();
-    let usage = r.usage.unwrap_or_default();
     let cost = r.cost.unwrap_or_default();
     let duration_ms = r.duration_ms.unwrap_or_default();
-    let [
-        input,
-        cache_read,
-        write_5m,
-        write_1h,
-        audio_in,
-        image_in,
-        output,
-        reasoning,
-        audio_out,
-        image_out,
-        searches,
-    ] = usage_columns(&usage);
+    let usage = usage_columns(&r.usage.unwrap_or_default());
+    let before = params![
+        id,
+        r.at.0,
+        r.at.0.saturating_add(i64::from(duration_ms)),
+        &*r.project,
+        &*r.client,
+        r.session.as_deref(),
+        r.dialect.name(),
+        r.op.name(),
+        &*r.requested_model,
+        r.stream,
+        r.state.name(),
+        r.status,
+        saturating_i64(r.request_bytes),
+        saturating_i64(r.answer_bytes),
+        saturating_i64(r.events),
+        r.ttft_ms,
+        duration_ms,
+        r.finish.as_deref(),
+        r.error.as_deref(),
+        r.reason.as_ref().map(ToString::to_string),
+        saturating_i64(r.attempts.len() as u64),
+        last.map_or("", |a| &*a.upstream),
+        last.map_or("", |a| &*a.key),
+        last.map_or("", |a| &*a.model),
+        r.usage.is_some(),
+    ];
+    let after = params![
+        cost.usd.map(|usd| usd.0),
+        precision_name(cost.precision),
+        entry.demo,
+        entry.replay_of.map(|id| id.to_string()),
+        saturating_i64(r.affinity_cached_tokens()),
+        r.cache_miss.as_ref().and_then(|lost| serde_json::to_string(lost).ok()),
+    ];
+    let usage = usage.each_ref().map(|count| count as &dyn ToSql);
     let changed = tx
         .prepare_cached(
             "INSERT OR IGNORE INTO request VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20,
              ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, ?36, ?37, ?38, ?39, ?40, ?41, ?42)",
         )?
-        .execute(params![
-            id,
-            r.at.0,
-            r.at.0.saturating_add(i64::from(duration_ms)),
-            &*r.project,
-            &*r.client,
-            r.session.as_deref(),
-            r.dialect.name(),
-            r.op.name(),
-            &*r.requested_model,
-            r.stream,
-            r.state.name(),
-            r.status,
-            saturating_i64(r.request_bytes),
-            saturating_i64(r.answer_bytes),
-            saturating_i64(r.events),
-            r.ttft_ms,
-            duration_ms,
-            r.finish.as_deref(),
-            r.error.as_deref(),
-            r.reason.as_ref().map(ToString::to_string),
-            saturating_i64(r.attempts.len() as u64),
-            last.map_or("", |a| &*a.upstream),
-            last.map_or("", |a| &*a.key),
-            last.map_or("", |a| &*a.model),
-            r.usage.is_some(),
-            input,
-            cache_read,
-            write_5m,
-            write_1h,
-            audio_in,
-            image_in,
-            output,
-            reasoning,
-            audio_out,
-            image_out,
-            searches,
-            cost.usd.map(|usd| usd.0),
-            precision_name(cost.precision),
-            entry.demo,
-            entry.replay_of.map(|id| id.to_string()),
-            saturating_i64(r.affinity_cached_tokens()),
-            r.cache_miss.as_ref().and_then(|lost| serde_json::to_string(lost).ok()),
-        ])?;
+        .execute(params_from_iter([before, &usage, after].concat()))?;
     Ok(changed == 1)
 }
 
 /// Returns the usage classes in the order of their columns.
-pub(super) fn usage_columns(usage: &Usage) -> [i64; 11] {
-    [
-        usage.input,
-        usage.cache_read,
-        usage.cache_write_5m,
-        usage.cache_write_1h,
-        usage.audio_in,
-        usage.image_in,
-        usage.output,
-        usage.reasoning,
-        usage.audio_out,
-        usage.image_out,
-        usage.searches,
-    ]
-    .map(saturating_i64)
+pub(super) fn usage_columns(usage: &Usage) -> [i64; USAGE_COLUMNS.len()] {
+    PriceClass::USED.map(|class| saturating_i64(class.count(usage)))
 }
 
 /// The column names of the usage classes.

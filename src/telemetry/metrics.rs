@@ -19,8 +19,8 @@ use crate::{
         record::{AttemptRecord, AttemptRole, RequestRecord, RequestState},
     },
     ir::{
+        cost::PriceClass,
         op::{Dialect, Op},
-        usage::Usage,
     },
 };
 
@@ -89,33 +89,11 @@ struct AttemptLabels {
     won: bool,
 }
 
-const TOKEN_CLASSES: [&str; 10] = [
-    "input",
-    "cache_read",
-    "cache_write_5m",
-    "cache_write_1h",
-    "audio_in",
-    "image_in",
-    "output",
-    "reasoning",
-    "audio_out",
-    "image_out",
-];
-
-fn token_counts(u: &Usage) -> [u64; TOKEN_CLASSES.len()] {
-    [
-        u.input,
-        u.cache_read,
-        u.cache_write_5m,
-        u.cache_write_1h,
-        u.audio_in,
-        u.image_in,
-        u.output,
-        u.reasoning,
-        u.audio_out,
-        u.image_out,
-    ]
-}
+/// The classes of usage that are tokens.
+const TOKEN_CLASSES: [PriceClass; 10] = {
+    let [tokens @ .., PriceClass::Search] = PriceClass::USED else { panic!("searches are last") };
+    tokens
+};
 
 impl Metrics {
     /// Counts a finished request.
@@ -166,7 +144,9 @@ impl MetricStore {
             | RequestState::Waiting => counts.done += 1,
         }
         if let Some(usage) = &r.usage {
-            for (sum, more) in counts.tokens.iter_mut().zip(token_counts(usage)) {
+            for (sum, more) in
+                counts.tokens.iter_mut().zip(TOKEN_CLASSES.map(|class| class.count(usage)))
+            {
                 *sum = sum.saturating_add(more);
             }
         }
@@ -277,6 +257,7 @@ pub fn operation_name(op: Op) -> &'static str {
 pub(in crate::telemetry) mod tests {
     use super::*;
     use crate::ir::reason::failure::FailureReason;
+    use crate::ir::usage::Usage;
     use crate::{
         base::{clock::UnixMillis, id::RequestId},
         ir::cost::{Cost, Precision},

@@ -148,22 +148,8 @@ mod tests {
 
     fn key(label: &str, state: KeyStatus, cause: Option<&str>) -> KeyView {
         KeyView {
-            upstream: "openai".into(),
-            label: label.into(),
-            account: "me".into(),
-            fingerprint: String::new(),
-            reference: "env:K_NONE".into(),
-            state,
             cause: cause.map(|cause| FailureReason::text(cause).into()),
-            until: None,
-            since: None,
-            from_provider: false,
-            scopes: Vec::new(),
-            requests: 0,
-            tokens: 0,
-            running: 0,
-            limits: Vec::new(),
-            balance: None,
+            ..KeyView::for_test("openai", label, "env:K_NONE", state)
         }
     }
 

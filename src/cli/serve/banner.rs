@@ -254,24 +254,7 @@ mod tests {
     }
 
     fn key(upstream: &str, reference: &str, state: KeyStatus) -> KeyView {
-        KeyView {
-            upstream: upstream.to_owned(),
-            label: "main".to_owned(),
-            account: "me".to_owned(),
-            fingerprint: String::new(),
-            reference: reference.to_owned(),
-            state,
-            cause: None,
-            until: None,
-            since: None,
-            from_provider: false,
-            scopes: Vec::new(),
-            requests: 0,
-            tokens: 0,
-            running: 0,
-            limits: Vec::new(),
-            balance: None,
-        }
+        KeyView::for_test(upstream, "main", reference, state)
     }
 
     /// Renders without colour and checks the width.

@@ -71,7 +71,7 @@ impl MetricStore {
         );
         each(page, &|counts| {
             let all = TOKEN_CLASSES.into_iter().zip(counts.tokens).filter(|(_, n)| *n > 0);
-            all.map(|(class, n)| (Some(("class", class)), n.to_string())).collect()
+            all.map(|(class, n)| (Some(("class", class.name())), n.to_string())).collect()
         });
         page.begin_family(
             "aiproxy_cost_dollars_total",

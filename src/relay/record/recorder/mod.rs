@@ -197,6 +197,22 @@ impl RequestRecorder {
         number
     }
 
+    /// Publishes that an attempt ended without winning; `ended_ms` counts from the request's start.
+    fn publish_attempt_end(
+        &self,
+        (at, ended_ms): (UnixMillis, u32),
+        number: u32,
+        status: Option<u16>,
+        outcome: &FailureReason,
+        maybe_billed: bool,
+    ) {
+        let (id, outcome) = (self.id, self.engine.sanitize_reason(outcome));
+        self.engine.bus.publish(
+            at,
+            EventKind::AttemptEnded { id, number, ended_ms, status, outcome, maybe_billed },
+        );
+    }
+
     /// Records that an attempt failed. If another one is running, that is the current one then.
     pub(in crate::relay) fn attempt_failed(
         &mut self,
@@ -207,7 +223,6 @@ impl RequestRecorder {
     ) {
         let (at, now) = self.now();
         let ended_ms = self.since_start(now);
-        let outcome = self.engine.sanitize_reason(outcome);
         let concurrent = self.concurrent.take();
         if let Some(mut failed) = concurrent {
             if failed.number != number
@@ -219,17 +234,7 @@ impl RequestRecorder {
         } else if let Some(current) = &mut self.current {
             self.billing.attempt_failed(&self.engine, current, maybe_billed);
         }
-        self.engine.bus.publish(
-            at,
-            EventKind::AttemptEnded {
-                id: self.id,
-                number,
-                ended_ms,
-                status,
-                outcome,
-                maybe_billed,
-            },
-        );
+        self.publish_attempt_end((at, ended_ms), number, status, outcome, maybe_billed);
     }
 
     /// Records an attempt that broke off after content and that another attempt is to continue;
@@ -261,18 +266,7 @@ impl RequestRecorder {
         self.interrupted_totals = (self.answer_bytes, self.events);
         // The continuation has another prompt and another upstream.
         self.pending_prefix = None;
-        let outcome = self.engine.sanitize_reason(outcome);
-        self.engine.bus.publish(
-            at,
-            EventKind::AttemptEnded {
-                id: self.id,
-                number,
-                ended_ms,
-                status,
-                outcome,
-                maybe_billed: true,
-            },
-        );
+        self.publish_attempt_end((at, ended_ms), number, status, outcome, true);
         usage
     }
 
