@@ -27,44 +27,27 @@ impl ProxyAdmin {
         self: Arc<Self>,
         action: Action,
     ) -> Result<ActionMessage, ActionMessage> {
-        let (engine, now) = (&self.engine, self.engine.clock.mono());
+        let engine = &self.engine;
         match action {
             Action::Cool { key, model, for_ms } => {
                 let (_, found) = self.find_key(&key)?;
-                let span = for_ms.map_or(DEFAULT_COOLDOWN, Duration::from_millis);
-                let scope = model
-                    .as_deref()
-                    .map_or(Scope::Key(found.id), |model| Scope::KeyModel(found.id, model.into()));
-                engine.router.cool(&scope, span, now);
-                let name = Arc::clone(&found.name);
-                Ok(self.publish_health(HealthMessage::CooledByUser { name, span: Span(span) }))
+                Ok(self.cool(&key_scope(&found, model.as_deref()), &found.name, for_ms))
             }
             Action::CoolUpstream { upstream, for_ms } => {
                 let found = self.find_upstream(&upstream)?;
-                let span = for_ms.map_or(DEFAULT_COOLDOWN, Duration::from_millis);
-                engine.router.cool(&Scope::Upstream(found.id), span, now);
-                let name = Arc::clone(&found.name);
-                Ok(self.publish_health(HealthMessage::CooledByUser { name, span: Span(span) }))
+                Ok(self.cool(&Scope::Upstream(found.id), &found.name, for_ms))
             }
             Action::Warm { key: None, .. } => {
-                engine.router.warm(&Scope::All);
                 engine.network.reset();
-                Ok(self.publish_health(HealthMessage::Warmed { name: None }))
+                Ok(self.warm(&Scope::All, None))
             }
             Action::Warm { key: Some(key), model } => {
                 let (_, found) = self.find_key(&key)?;
-                let scope = model
-                    .as_deref()
-                    .map_or(Scope::Key(found.id), |model| Scope::KeyModel(found.id, model.into()));
-                engine.router.warm(&scope);
-                let name = Some(Arc::clone(&found.name));
-                Ok(self.publish_health(HealthMessage::Warmed { name }))
+                Ok(self.warm(&key_scope(&found, model.as_deref()), Some(&found.name)))
             }
             Action::WarmUpstream { upstream } => {
                 let found = self.find_upstream(&upstream)?;
-                engine.router.warm(&Scope::Upstream(found.id));
-                let name = Some(Arc::clone(&found.name));
-                Ok(self.publish_health(HealthMessage::Warmed { name }))
+                Ok(self.warm(&Scope::Upstream(found.id), Some(&found.name)))
             }
             Action::EnableKey { key } => self.set_key_enabled(&key, true).await,
             Action::DisableKey { key } => self.set_key_enabled(&key, false).await,
@@ -110,6 +93,20 @@ impl ProxyAdmin {
                 Ok(ActionMessage::Stopping)
             }
         }
+    }
+
+    /// Cools a key or an upstream for a time that the user chose.
+    fn cool(&self, scope: &Scope, name: &Arc<str>, for_ms: Option<u64>) -> ActionMessage {
+        let span = for_ms.map_or(DEFAULT_COOLDOWN, Duration::from_millis);
+        self.engine.router.cool(scope, span, self.engine.clock.mono());
+        let name = Arc::clone(name);
+        self.publish_health(HealthMessage::CooledByUser { name, span: Span(span) })
+    }
+
+    /// Ends the cooldowns of a scope; without a name, of all keys.
+    fn warm(&self, scope: &Scope, name: Option<&Arc<str>>) -> ActionMessage {
+        self.engine.router.warm(scope);
+        self.publish_health(HealthMessage::Warmed { name: name.cloned() })
     }
 
     /// Publishes a change that a user made.
@@ -195,6 +192,11 @@ impl ProxyAdmin {
             false => Err(ActionMessage::Reload { result: reloaded.text }),
         }
     }
+}
+
+/// The scope of a key, or of one model with this key.
+fn key_scope(key: &UpstreamKey, model: Option<&str>) -> Scope {
+    model.map_or(Scope::Key(key.id), |model| Scope::KeyModel(key.id, model.into()))
 }
 
 fn ensure_in_file(upstream: &Upstream) -> Result<(), ActionMessage> {

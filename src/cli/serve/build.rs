@@ -129,46 +129,58 @@ pub(super) fn build(input: StartInput, run_dir: &DataDirLock) -> Result<Proxy, C
     let clients = Arc::new(ClientKeys::default());
     loader.mark_clients_loading(&clients, &settings);
     loader.load_immediate(&settings);
-    let stop = CancellationToken::new();
     let admin = Arc::new(ProxyAdmin {
         alert_dispatcher,
         otlp_exporter,
-        engine: Arc::clone(&engine),
+        engine,
         loader,
         paths,
         env,
-        ledger: ledger.clone(),
+        ledger,
         ids: Mutex::new(ids),
         args,
         discovered: Mutex::new(discovered),
         has_config: AtomicBool::new(config_view.path.is_some()),
         config_view: Mutex::new(config_view),
         log_level,
-        clients: Arc::clone(&clients),
+        clients,
         tracker: TaskTracker::new(),
-        stop: stop.clone(),
+        stop: CancellationToken::new(),
         stop_now: CancellationToken::new(),
         reload_lock: tokio::sync::Mutex::new(()),
     });
-    let ledger_handle = ledger.map(|ledger| LedgerHandle { engine: Arc::clone(&engine), ledger });
+    let server_state = build_server(&admin, listen_texts, &token, active_alerts, metrics);
+    let task_inputs = TaskInputs { rejected_keys, finished_requests, webhook_client, host };
+    Ok(Proxy { admin, server_state, settings, token, discovery_notes, body_note, task_inputs })
+}
+
+/// Builds the HTTP server's state, with the control API.
+fn build_server(
+    admin: &Arc<ProxyAdmin>,
+    listen_texts: Vec<String>,
+    token: &Secret,
+    active_alerts: Arc<ActiveAlerts>,
+    metrics: Arc<Metrics>,
+) -> Arc<ServerState> {
+    let engine = Arc::clone(&admin.engine);
+    let ledger_handle =
+        admin.ledger.clone().map(|ledger| LedgerHandle { engine: Arc::clone(&engine), ledger });
     let control = ControlApi::new(
         Arc::clone(&engine),
-        Arc::new(Arc::clone(&admin)),
+        Arc::new(Arc::clone(admin)),
         listen_texts,
-        stop,
-        &token,
+        admin.stop.clone(),
+        token,
     )
     .with_ledger(ledger_handle)
     .with_alerts_and_metrics(active_alerts, metrics);
-    let server_state = Arc::new(ServerState {
+    Arc::new(ServerState {
         engine,
-        clients,
+        clients: Arc::clone(&admin.clients),
         control: Arc::new(control),
         keyless: None,
         probes: Arc::default(),
-    });
-    let task_inputs = TaskInputs { rejected_keys, finished_requests, webhook_client, host };
-    Ok(Proxy { admin, server_state, settings, token, discovery_notes, body_note, task_inputs })
+    })
 }
 
 /// Builds the engine with the health that an earlier process saved.

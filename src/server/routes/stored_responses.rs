@@ -1,6 +1,9 @@
 //! Serves responses that were created earlier: from the local store, or from the upstream that has
 //! them.
 
+use std::sync::Arc;
+
+use bytes::Bytes;
 use http::{HeaderMap, Method, Response, StatusCode};
 use hyper::body::Incoming;
 
@@ -37,47 +40,12 @@ pub(in crate::server) async fn respond(
     let project = caller.project.name.clone();
     let (upstream, key) = match server.engine.response_store.find(&project, &response) {
         None => return refuse(&not_found(&response)),
-        Some(StoredAt::Local { conversation, request_messages: asked, body }) => {
-            let parameter = |name: &str| {
-                let pairs = query.as_deref().unwrap_or_default().split('&');
-                pairs.filter_map(|pair| pair.split_once('=')).find(|(key, _)| *key == name)
-            };
-            let text = match action {
-                StoredAction::Get if parameter("stream").is_some_and(|(_, on)| on == "true") => {
-                    let after = parameter("starting_after").and_then(|(_, text)| text.parse().ok());
-                    return match stored_events::stored_events(&body, after) {
-                        Some(events) => response::full_response(
-                            StatusCode::OK,
-                            "text/event-stream; charset=utf-8",
-                            id,
-                            events,
-                        ),
-                        None => refuse(&not_found(&response)),
-                    };
-                }
-                StoredAction::Get => body,
-                StoredAction::InputItems => {
-                    let request = ChatRequest {
-                        messages: conversation.messages.iter().take(asked).cloned().collect(),
-                        ..ChatRequest::default()
-                    };
-                    stored::write_input_items(
-                        &request,
-                        &response,
-                        &stored::InputItemsQuery::parse(query.as_deref().unwrap_or_default()),
-                    )
-                }
-                StoredAction::Delete => {
-                    server.engine.response_store.remove(&project, &response);
-                    stored::write_deleted(&response)
-                }
-                StoredAction::Cancel => {
-                    let message =
-                        "this response is complete; only background responses can be cancelled";
-                    return refuse(&ProxyError::new(ProxyErrorKind::BadRequest, message));
-                }
-            };
-            return response::full_response(StatusCode::OK, "application/json", id, text);
+        Some(StoredAt::Local { conversation, request_messages, body }) => {
+            let stored = LocalResponse { id: &response, conversation, request_messages, body };
+            if action == StoredAction::Delete {
+                server.engine.response_store.remove(&project, &response);
+            }
+            return answer_locally(id, stored, action, query.as_deref().unwrap_or_default());
         }
         Some(StoredAt::Upstream { upstream, key }) => (upstream, key),
     };
@@ -109,6 +77,55 @@ pub(in crate::server) async fn respond(
     let head =
         RequestHead { id, endpoint, caller, method, query, headers, owner: Some((upstream, key)) };
     handler::serve(&server.engine, head, body).await
+}
+
+/// A response that aiproxy stores itself, with the conversation that it ends.
+struct LocalResponse<'a> {
+    id: &'a str,
+    conversation: Arc<ChatRequest>,
+    /// Number of the conversation's messages that belong to the request.
+    request_messages: usize,
+    body: Bytes,
+}
+
+/// Answers from the local store.
+fn answer_locally(
+    id: RequestId,
+    stored: LocalResponse<'_>,
+    action: StoredAction,
+    query: &str,
+) -> Response<ResponseBody> {
+    let refuse = |error: &ProxyError| response::error_response(Dialect::Responses, id, error);
+    let parameter = |name: &str| {
+        let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+        pairs.into_iter().find(|(key, _)| *key == name).map(|(_, value)| value)
+    };
+    let text = match action {
+        StoredAction::Get if parameter("stream") == Some("true") => {
+            let after = parameter("starting_after").and_then(|number| number.parse().ok());
+            return match stored_events::stored_events(&stored.body, after) {
+                Some(events) => response::full_response(
+                    StatusCode::OK,
+                    "text/event-stream; charset=utf-8",
+                    id,
+                    events,
+                ),
+                None => refuse(&not_found(stored.id)),
+            };
+        }
+        StoredAction::Get => stored.body,
+        StoredAction::InputItems => {
+            let asked = stored.conversation.messages.iter().take(stored.request_messages);
+            let request = ChatRequest { messages: asked.cloned().collect(), ..Default::default() };
+            stored::write_input_items(&request, stored.id, &stored::InputItemsQuery::parse(query))
+        }
+        StoredAction::Delete => stored::write_deleted(stored.id),
+        StoredAction::Cancel => {
+            let message = "this response is complete; only background responses can be cancelled";
+            return refuse(&ProxyError::new(ProxyErrorKind::BadRequest, message));
+        }
+    };
+    response::full_response(StatusCode::OK, "application/json", id, text)
 }
 
 fn not_found(response: &str) -> ProxyError {
