@@ -4,7 +4,10 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use crate::{
-    base::suggest,
+    base::{
+        clock::{Clock, SystemClock},
+        suggest,
+    },
     cli::{
         attach::{self, RunningProxy},
         config::edit_file,
@@ -22,8 +25,9 @@ use crate::{
         edit::Edit,
         settings::{ModelTarget, Settings, Strategy},
     },
-    control::{snapshot::ModelView, views},
+    control::{action::Action, action_message::ActionMessage, snapshot::ModelView, views},
     pricing::PriceBook,
+    relay::state::learned_store::LearnedStore,
 };
 
 const ADD: &str = "\
@@ -41,6 +45,15 @@ pub enum ModelCommand {
     /// Add an alias or a logical model
     #[command(after_help = ADD)]
     Add(ModelArgs),
+    /// Forget what was learned of models from requests that upstreams refused
+    Forget {
+        /// Alias, logical model, model of any upstream, or UPSTREAM:MODEL
+        #[arg(required_unless_present = "all")]
+        name: Option<String>,
+        /// Forget what was learned of every model
+        #[arg(long, conflicts_with = "name")]
+        all: bool,
+    },
     /// List the models that clients can request
     List,
     /// Show what a name resolves to, and what is known of its models
@@ -75,6 +88,7 @@ pub struct ModelArgs {
 pub async fn run(ctx: &CommandContext, command: ModelCommand) -> Result<ExitStatus, CliError> {
     match command {
         ModelCommand::Add(args) => add(ctx, args).await,
+        ModelCommand::Forget { name, .. } => forget(ctx, name).await,
         ModelCommand::List => list(ctx).await,
         ModelCommand::Remove { name } => remove(ctx, &name).await,
         ModelCommand::Show { name } => show(ctx, &name).await,
@@ -113,6 +127,25 @@ async fn remove(ctx: &CommandContext, name: &str) -> Result<ExitStatus, CliError
     edit_file::edit_config(ctx, &[Edit::RemoveModel { name: name.to_owned() }])?;
     attach::reload_if_running(ctx).await;
     ctx.print_result(&format!("model {name} removed"))
+}
+
+async fn forget(ctx: &CommandContext, name: Option<String>) -> Result<ExitStatus, CliError> {
+    let mut models: Vec<String> = name.into_iter().collect();
+    if let Some(name) = models.first() {
+        let rows = configured_models(&edit_file::load_or_empty(ctx)?.settings);
+        let targets = rows.into_iter().filter(|row| row.name == *name).flat_map(|row| row.targets);
+        models.extend(targets.collect::<Vec<_>>());
+    }
+    let text = match RunningProxy::try_connect(ctx)? {
+        Some(proxy) => proxy.send_action(&Action::Forget { models }).await?,
+        None => {
+            let now = SystemClock.unix();
+            let learned = LearnedStore::open(&ctx.global.paths()?.data, now);
+            let models = learned.forget(&models, now);
+            ActionMessage::Forgotten { models }.to_string()
+        }
+    };
+    ctx.print_result(&text)
 }
 
 fn unknown_model_error(name: &str, rows: &[ModelView]) -> CliError {
@@ -175,7 +208,8 @@ async fn show(ctx: &CommandContext, name: &str) -> Result<ExitStatus, CliError> 
         facts["strategy"] = serde_json::to_value(model.strategy).unwrap_or(Value::Null);
         facts["targets"] = model.targets.iter().map(target_text).collect();
     }
-    let known = model_facts::of_targets(&settings, &row.targets);
+    let learned = LearnedStore::open(&ctx.global.paths()?.data, SystemClock.unix()).repairs;
+    let known = model_facts::of_targets(&settings, &learned, &row.targets);
     if ctx.global.json {
         facts["price"] = serde_json::to_value(&row.price).unwrap_or(Value::Null);
         facts["facts"] = model_facts::to_json(&known);

@@ -14,6 +14,7 @@ use crate::{
         settings::Settings,
     },
     ir::op::Dialect,
+    routing::learned::{LearnedRepair, LearnedRepairs},
 };
 
 /// What is known of one target.
@@ -21,14 +22,20 @@ pub(super) struct TargetFacts {
     target: String,
     dialect: Dialect,
     known: KnownFacts,
+    /// What the upstream refused.
+    learned: Vec<LearnedRepair>,
 }
 
 /// Looks up the targets that name an upstream (`upstream:model`).
-pub(super) fn of_targets(settings: &Settings, targets: &[String]) -> Vec<TargetFacts> {
-    targets.iter().filter_map(|target| of_target(settings, target)).collect()
+pub(super) fn of_targets(
+    settings: &Settings,
+    learned: &LearnedRepairs,
+    targets: &[String],
+) -> Vec<TargetFacts> {
+    targets.iter().filter_map(|target| of_target(settings, learned, target)).collect()
 }
 
-fn of_target(settings: &Settings, target: &str) -> Option<TargetFacts> {
+fn of_target(settings: &Settings, learned: &LearnedRepairs, target: &str) -> Option<TargetFacts> {
     // Priority and weight may follow the name.
     let target = target.split(' ').next()?;
     let (name, model) = target.split_once(':')?;
@@ -42,12 +49,10 @@ fn of_target(settings: &Settings, target: &str) -> Option<TargetFacts> {
         }
     };
     let at = ModelAt { upstream: name, provider, dialect, model };
-    let known = model_facts::look_up(settings, at);
-    Some(TargetFacts { target: target.to_owned(), dialect, known })
-}
-
-fn origin(source: &FactSource) -> &'static str {
-    if source.from_config { "config" } else { "built-in" }
+    let learned_row = learned.facts_row(name, dialect, model);
+    let known = model_facts::look_up(settings, learned_row.as_ref(), at);
+    let learned = learned.find(name, dialect, model);
+    Some(TargetFacts { target: target.to_owned(), dialect, known, learned })
 }
 
 /// Returns the facts for scripts.
@@ -59,14 +64,19 @@ pub(super) fn to_json(all: &[TargetFacts]) -> Value {
             let value = serde_json::from_str(&value).unwrap_or(Value::String(value));
             let stated = json!({
                 "value": value,
-                "origin": origin(source),
+                "origin": source.origin.name(),
                 "source": source.page,
                 "date": source.date,
                 "match": source.patterns,
             });
             facts.insert(key.to_owned(), stated);
         }
-        json!({ "target": target.target, "dialect": target.dialect.name(), "facts": facts })
+        json!({
+            "target": target.target,
+            "dialect": target.dialect.name(),
+            "facts": facts,
+            "learned": target.learned,
+        })
     };
     all.iter().map(one).collect()
 }
@@ -81,7 +91,7 @@ pub(super) fn to_text(all: &[TargetFacts], styler: Styler) -> String {
             table.row(vec![
                 key.into(),
                 value.into(),
-                TableCell::new(TextRole::Dim, origin(source)),
+                TableCell::new(TextRole::Dim, source.origin.name()),
                 TableCell::new(TextRole::Dim, &source.page),
                 TableCell::new(TextRole::Dim, &source.date),
             ]);
@@ -90,6 +100,10 @@ pub(super) fn to_text(all: &[TargetFacts], styler: Styler) -> String {
             out.push_str("nothing is known; add [[model_facts]] to the config (docs/models.md)\n");
         } else {
             out.push_str(&table.render(styler));
+        }
+        for learned in &target.learned {
+            let at = learned.at.to_string();
+            out.push_str(&format!("learned {at}: it {}\n", learned.repair));
         }
     }
     out

@@ -155,7 +155,8 @@ pub fn demo_upstream(ids: &mut IdInterner, timeouts: &Timeouts) -> Upstream {
     });
     let mut upstream = minimal_upstream(DEMO_NAME, ends.to_vec(), Origin::Demo, ids, timeouts);
     upstream.ask_usage = true;
-    upstream.models = Patterns::parse(["echo", "lorem", "tools", "think", "flaky", "embed"]).ok();
+    upstream.models =
+        Patterns::parse(["echo", "lorem", "tools", "think", "flaky", "strict", "embed"]).ok();
     upstream
 }
 

@@ -4,7 +4,7 @@ use std::sync::{Arc, LazyLock};
 
 use toml::de::DeTable;
 
-pub use crate::config::schema::facts_row::{FactSource, FactsRow};
+pub use crate::config::schema::facts_row::{FactOrigin, FactSource, FactsRow};
 use crate::{
     config::{
         problem::Report,
@@ -46,10 +46,15 @@ pub struct KnownFacts {
     pub sources: Vec<(&'static str, Arc<FactSource>)>,
 }
 
-/// Looks up a model. The first row that matches gives each fact, and the config's rows come first.
+/// Looks up a model. The first row that matches gives each fact: the config's rows come first, then
+/// what was learned, then the built-in rows.
 #[must_use]
-pub fn look_up(settings: &Settings, at: ModelAt<'_>) -> KnownFacts {
-    look_up_in(settings.model_facts.iter().chain(BUILT_IN_ROWS.iter()), at)
+pub fn look_up(
+    settings: &Settings,
+    learned: Option<&Arc<FactsRow>>,
+    at: ModelAt<'_>,
+) -> KnownFacts {
+    look_up_in(settings.model_facts.iter().chain(learned).chain(BUILT_IN_ROWS.iter()), at)
 }
 
 fn look_up_in<'r>(
@@ -95,7 +100,10 @@ fn read_rows(text: &str, report: &mut Report) -> Vec<Arc<FactsRow>> {
     }
     let mut top = TableReader::new("", 0..0, table.get_ref());
     let rows = top.children("model", report);
-    let rows = rows.into_iter().filter_map(|row| read_facts_row(row, false, report)).map(Arc::new);
+    let rows = rows
+        .into_iter()
+        .filter_map(|row| read_facts_row(row, FactOrigin::BuiltIn, report))
+        .map(Arc::new);
     let rows = rows.collect();
     top.finish(report);
     rows
@@ -214,6 +222,7 @@ temperature = "without_thinking"
         let at = |upstream, model| {
             look_up(
                 &settings,
+                None,
                 ModelAt { upstream, provider: None, dialect: Dialect::Openai, model },
             )
         };
@@ -221,7 +230,7 @@ temperature = "without_thinking"
         assert_eq!(known.facts.context, Some(32_768));
         assert_eq!(known.facts.input, Some(vec![Modality::Text]));
         let source = known.sources.iter().find(|(key, _)| *key == "context").map(|(_, s)| s);
-        assert!(source.is_some_and(|source| source.from_config));
+        assert!(source.is_some_and(|source| source.origin == FactOrigin::Config));
         assert_eq!(at("there", "my-model-2").facts.context, None);
         assert_eq!(at("there", "gpt-4o").facts.temperature, Some(Acceptance::WithoutThinking));
         assert_eq!(at("there", "gpt-4o").facts.context, Some(128_000));

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::config::model_facts::FactOrigin;
+
 use toml::de::DeTable;
 
 use super::{
@@ -44,7 +46,10 @@ pub(super) fn read_settings(
     let (rates, prices) = read_prices(&mut top, report);
     let rows = read_rows(&mut top, RowContext { path_base, ids, timeouts }, &routing, report);
     let facts = top.children("model_facts", report).into_iter();
-    let facts = facts.filter_map(|row| read_facts_row(row, true, report)).map(Arc::new).collect();
+    let facts = facts
+        .filter_map(|row| read_facts_row(row, FactOrigin::Config, report))
+        .map(Arc::new)
+        .collect();
     let settings = Settings {
         model_facts: facts,
         discover: read_table(&mut top, report).value,

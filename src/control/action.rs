@@ -36,6 +36,10 @@ pub enum Action {
     EnableUpstream {
         upstream: String,
     },
+    /// Forgets what was learned of models from refusals; without names, of all models.
+    Forget {
+        models: Vec<String>,
+    },
     /// Ends a running request; accepts a unique prefix of its id.
     Kill {
         id: String,

@@ -33,6 +33,10 @@ pub enum ActionMessage {
     CannotReplay {
         op: Op,
     },
+    /// What was learned of so many models was forgotten.
+    Forgotten {
+        models: usize,
+    },
     /// A cooldown began or ended.
     Health {
         change: Arc<HealthMessage>,
@@ -158,6 +162,10 @@ impl fmt::Display for ActionMessage {
             }
             Self::BuiltIn => f.write_str("the built-in upstream `demo` cannot be changed"),
             Self::CannotReplay { op } => write!(f, "a `{op}` request cannot be sent again"),
+            Self::Forgotten { models: 0 } => f.write_str("nothing was learned of it"),
+            Self::Forgotten { models } => {
+                write!(f, "what was learned is forgotten (models: {models})")
+            }
             Self::Health { change } => write!(f, "{change}"),
             Self::KeyFailed { name, problem } => write!(f, "{name}: {problem}"),
             Self::KeyMissing { name, secret } => write!(f, "{name}: {secret}"),

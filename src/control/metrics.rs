@@ -70,10 +70,14 @@ impl ControlApi {
         let (generation, now) = (engine.generation(), engine.clock.unix());
         let upstreams = views::upstreams(engine, &generation);
         let keys = views::keys(engine, &generation);
+        let repaired = engine.learned.counts();
         Gauges {
             process,
             ledger,
-            upstreams: upstreams.into_iter().map(|view| upstream_gauges(view, now)).collect(),
+            upstreams: upstreams
+                .into_iter()
+                .map(|view| upstream_gauges(view, &repaired, now))
+                .collect(),
             keys: keys.into_iter().map(|view| key_gauges(view, now)).collect(),
         }
     }
@@ -83,7 +87,11 @@ fn seconds_until(until: Option<UnixMillis>, now: UnixMillis) -> f64 {
     until.map_or(0, |until| (until.0 - now.0).max(0)) as f64 / 1_000.0
 }
 
-fn upstream_gauges(view: UpstreamView, now: UnixMillis) -> UpstreamGauges {
+fn upstream_gauges(
+    view: UpstreamView,
+    repaired: &[(String, u64)],
+    now: UnixMillis,
+) -> UpstreamGauges {
     let state = match view.state {
         UpstreamState::Cooling => "cooling",
         UpstreamState::Disabled => "disabled",
@@ -92,7 +100,13 @@ fn upstream_gauges(view: UpstreamView, now: UnixMillis) -> UpstreamGauges {
         UpstreamState::Open => "open",
         UpstreamState::Probing => "probing",
     };
-    UpstreamGauges { name: view.name, state, cooldown: seconds_until(view.until, now) }
+    let repaired = repaired.iter().find(|(name, _)| *name == view.name);
+    UpstreamGauges {
+        repaired: repaired.map_or(0, |(_, count)| *count),
+        name: view.name,
+        state,
+        cooldown: seconds_until(view.until, now),
+    }
 }
 
 fn key_gauges(view: KeyView, now: UnixMillis) -> KeyGauges {

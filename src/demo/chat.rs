@@ -11,6 +11,7 @@ use crate::{
         models::DemoModel,
         reply::{BodyPiece, DemoReply},
         request::{DemoRequest, THOUGHT_SIGNATURE, count_tokens},
+        strict,
     },
     dialect::{ChatEndpoint, ResponseSpec, registry},
     ir::{
@@ -50,6 +51,9 @@ pub(super) fn answer_chat(
         .read_request(endpoint, call.body_text)
         .map_err(|error| DemoError::bad_request(error.message))?;
     check_required_fields(call.dialect, endpoint, &chat)?;
+    if model.name == "strict" {
+        strict::check(call, endpoint)?;
+    }
     let request = DemoRequest::from_chat(&chat, call.dialect, count_input(call));
     let answer = answers::compose_answer(model, &request, call)?;
     let framing = match (stream, call.dialect) {

@@ -15,6 +15,7 @@ pub mod models;
 mod reply;
 mod request;
 mod sample;
+mod strict;
 #[cfg(test)]
 mod tests;
 

@@ -49,6 +49,11 @@ pub const ALL: &[DemoModel] = &[
         description: "Refuses every first request of three with 503; `fail 429`, `cut` and `slow` in the message choose what happens",
     },
     DemoModel {
+        name: "strict",
+        kind: DemoModelKind::Chat,
+        description: "Refuses fields that it does not know, `temperature`, `max_tokens` and the wrong endpoint, as picky models do; else like echo",
+    },
+    DemoModel {
         name: "embed",
         kind: DemoModelKind::Embed,
         description: "Turns text into vectors; texts that share words lie close",

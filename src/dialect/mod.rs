@@ -25,6 +25,7 @@ pub mod ops;
 pub mod passthrough;
 pub mod registry;
 mod renamed_tools;
+pub mod repair;
 pub mod rescue_splice;
 pub mod response_stream;
 mod responses;

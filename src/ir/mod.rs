@@ -14,6 +14,7 @@ pub mod open_blocks;
 pub mod partial_json;
 pub mod rate_limit;
 pub mod reason;
+pub mod repair;
 pub mod request;
 pub mod rerank;
 pub mod response;

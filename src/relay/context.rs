@@ -14,6 +14,7 @@ use crate::relay::{
 use crate::{
     config::settings::{KeyId, UpstreamId},
     dialect::{AttemptContext, Ingress, Loss},
+    relay::record::refusal::Refusal,
     routing::{decision::FailedAttempt, name_resolver::ModelOverrides, resolve::ResolvedModel},
 };
 
@@ -52,6 +53,8 @@ pub struct RequestContext {
     pub rescue_targets: Option<Box<RescueTargets>>,
     /// It continues a response that broke off; the new content is only read.
     pub is_continuation: bool,
+    /// The refusal before the newest attempt, if its request was repaired and sent again.
+    pub refusal: Option<Box<Refusal>>,
     /// The upstream and key of the newest attempt.
     pub attempt_target: Option<(UpstreamId, KeyId)>,
 }
@@ -86,6 +89,7 @@ impl RequestContext {
             no_upstream_dialect: false,
             losses: Vec::new(),
             attempt_context: None,
+            refusal: None,
             rescue_targets: self.rescue_targets.clone(),
             is_continuation: false,
             attempt_target: None,

@@ -18,9 +18,9 @@ use crate::relay::{
     record::cache_monitor::CacheMonitor,
     state::{
         balances::Balances, cancellations::Cancellations, health_checks::HealthChecks,
-        health_store::HealthStore, hedge_stats::HedgeStats, model_lists::ModelLists,
-        network::Network, reasoning_cache::ReasoningCache, response_store::ResponseStore,
-        unpriced_models::UnpricedModels,
+        health_store::HealthStore, hedge_stats::HedgeStats, learned_store::LearnedStore,
+        model_lists::ModelLists, network::Network, reasoning_cache::ReasoningCache,
+        response_store::ResponseStore, unpriced_models::UnpricedModels,
     },
 };
 use crate::{
@@ -50,6 +50,7 @@ use crate::{
         cost::{self, TokenPrice},
         facts_book::FactsBook,
         health::{TokenEstimate, cooldown::Policy},
+        learned::LearnedRepairs,
         project_limits::ProjectLimits,
         router::Router,
     },
@@ -68,11 +69,11 @@ pub struct Generation {
 }
 
 impl Generation {
-    fn new(settings: Arc<Settings>) -> Self {
+    fn new(settings: Arc<Settings>, learned: &Arc<LearnedRepairs>) -> Self {
         Self {
             catalog: Catalog::new(&settings),
             prices: PriceBook::new(&settings),
-            facts: FactsBook::new(Arc::clone(&settings)),
+            facts: FactsBook::new(Arc::clone(&settings), Arc::clone(learned)),
             settings,
         }
     }
@@ -95,6 +96,8 @@ pub struct Engine {
     /// What was spent of each budget.
     pub budgets: Budgets,
     pub(super) unpriced_models: UnpricedModels,
+    /// What upstreams were found to refuse.
+    pub learned: LearnedStore,
     pub cancellations: Cancellations,
     pub recent_headers: RecentHeaders,
     pub live_taps: LiveTaps,
@@ -131,6 +134,7 @@ pub struct EngineParts {
     pub model_lists: ModelLists,
     pub rejected_keys: mpsc::UnboundedSender<KeyId>,
     pub health_store: HealthStore,
+    pub learned: LearnedStore,
     pub ledger_queue: LedgerQueue,
 }
 
@@ -147,6 +151,7 @@ impl Engine {
             rejected_keys,
             ledger_queue,
             health_store,
+            learned,
         } = parts;
         apply_body_policy(&ledger_queue, &settings);
         let router = Router::new(Policy::new(&settings.cooldown, &settings.retry));
@@ -176,7 +181,8 @@ impl Engine {
             rejected_keys,
             hash_key: RandomState::new(),
             health_store,
-            generation: ArcSwap::from_pointee(Generation::new(settings)),
+            generation: ArcSwap::from_pointee(Generation::new(settings, &learned.repairs)),
+            learned,
             accounts: ArcSwap::default(),
             rng: Mutex::new(XorShiftRng::from_os()),
             in_flight: Arc::default(),
@@ -210,7 +216,7 @@ impl Engine {
         self.router.retain(&upstreams, &keys);
         self.upstream_client.retain(&settings.upstreams);
         apply_body_policy(&self.ledger_queue, &settings);
-        self.generation.store(Arc::new(Generation::new(settings)));
+        self.generation.store(Arc::new(Generation::new(settings, &self.learned.repairs)));
         self.notify_waiters();
     }
 

@@ -91,6 +91,7 @@ async fn start(
     let framing = request.framing;
     let ingress = registry::ingress(dialect);
     let context = RequestContext {
+        refusal: None,
         engine: Arc::clone(engine),
         generation,
         request,

@@ -9,6 +9,7 @@ use crate::{
         settings::{Settings, Upstream, UpstreamId},
     },
     ir::op::Dialect,
+    routing::learned::LearnedRepairs,
 };
 
 /// Clients choose the names, so the number of cached models is limited; others are looked up again.
@@ -18,6 +19,7 @@ const MAX_CACHED_MODELS: usize = 4_096;
 #[derive(Debug)]
 pub struct FactsBook {
     settings: Arc<Settings>,
+    learned: Arc<LearnedRepairs>,
     cached: RwLock<CachedFacts>,
 }
 
@@ -25,27 +27,37 @@ pub struct FactsBook {
 struct CachedFacts {
     by_place: HashMap<(UpstreamId, Dialect), HashMap<Arc<str>, Arc<KnownFacts>>>,
     count: usize,
+    /// The version of what was learned when the facts were looked up.
+    learned_version: u64,
 }
 
 impl FactsBook {
     #[must_use]
-    pub fn new(settings: Arc<Settings>) -> Self {
-        Self { settings, cached: RwLock::default() }
+    pub fn new(settings: Arc<Settings>, learned: Arc<LearnedRepairs>) -> Self {
+        Self { settings, learned, cached: RwLock::default() }
     }
 
     /// Returns what is known of a model, by the upstream's name for it.
     #[must_use]
     pub fn look_up(&self, upstream: &Upstream, dialect: Dialect, model: &str) -> Arc<KnownFacts> {
         let place = (upstream.id, dialect);
+        let version = self.learned.version();
         {
             let cached = self.cached.read();
-            if let Some(known) = cached.by_place.get(&place).and_then(|models| models.get(model)) {
+            if cached.learned_version == version
+                && let Some(known) =
+                    cached.by_place.get(&place).and_then(|models| models.get(model))
+            {
                 return Arc::clone(known);
             }
         }
         let at = ModelAt::new(upstream, dialect, model);
-        let known = Arc::new(model_facts::look_up(&self.settings, at));
+        let learned = self.learned.facts_row(&upstream.name, dialect, model);
+        let known = Arc::new(model_facts::look_up(&self.settings, learned.as_ref(), at));
         let mut cached = self.cached.write();
+        if cached.learned_version != version {
+            *cached = CachedFacts { learned_version: version, ..CachedFacts::default() };
+        }
         if cached.count < MAX_CACHED_MODELS {
             let models = cached.by_place.entry(place).or_default();
             if models.insert(model.into(), Arc::clone(&known)).is_none() {
@@ -87,7 +99,7 @@ mod tests {
     #[test]
     fn a_model_is_looked_up_once() {
         let upstream = test_support::upstream(1, "one", None, 1);
-        let book = FactsBook::new(Arc::new(test_support::settings(Vec::new())));
+        let book = FactsBook::new(Arc::new(test_support::settings(Vec::new())), Arc::default());
         let first = book.look_up(&upstream, Dialect::Anthropic, "claude-opus-4-8");
         let again = book.look_up(&upstream, Dialect::Anthropic, "claude-opus-4-8");
         assert!(Arc::ptr_eq(&first, &again));
@@ -98,7 +110,7 @@ mod tests {
     #[test]
     fn the_number_of_cached_models_is_limited() {
         let upstream = test_support::upstream(1, "one", None, 1);
-        let book = FactsBook::new(Arc::new(test_support::settings(Vec::new())));
+        let book = FactsBook::new(Arc::new(test_support::settings(Vec::new())), Arc::default());
         for n in 0..MAX_CACHED_MODELS + 5 {
             assert!(
                 book.look_up(&upstream, Dialect::Openai, &format!("m{n}")).facts.stop.is_some()

@@ -11,6 +11,7 @@ pub mod decision;
 pub mod facts_book;
 pub mod health;
 pub mod hedge;
+pub mod learned;
 pub mod listing;
 pub mod name_resolver;
 pub mod outcome;

@@ -46,6 +46,8 @@ pub struct UpstreamGauges {
     pub state: &'static str,
     /// In seconds.
     pub cooldown: f64,
+    /// Requests that it refused and that were sent once more.
+    pub repaired: u64,
 }
 
 #[derive(Debug)]
@@ -84,6 +86,14 @@ impl Gauges {
         );
         for upstream in &self.upstreams {
             page.write_sample(&[("upstream", &upstream.name)], upstream.cooldown);
+        }
+        page.begin_family(
+            "aiproxy_repaired_requests_total",
+            "counter",
+            "Requests that an upstream refused and that were sent once more without what it refuses",
+        );
+        for upstream in self.upstreams.iter().filter(|upstream| upstream.repaired > 0) {
+            page.write_sample(&[("upstream", &upstream.name)], upstream.repaired);
         }
     }
 

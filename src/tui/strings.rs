@@ -231,8 +231,12 @@ texts! {
     }
     route: RouteTexts {
         affinity affinity_lower any_name attempt best chosen colon_name hedge hedge_p95
-        least_suspect logical more newest only path probe rescue retry served skipped_first
+        least_suspect logical more newest only path probe repaired rescue retry served skipped_first
         skipped_next skipped_one slash_name translated wait_key wait_slot wait_verdict
+    }
+    repair: RepairTexts {
+        adaptive drop drop_inside endpoint limit prefill rename role schema system_first text_only
+        thinks thoughts_back values
     }
     cache_miss: CacheMissTexts {
         cache_control cost expired key message message_role model provider share system tool_order
@@ -247,13 +251,13 @@ texts! {
         switched_on unreadable
     }
     notice: NoticeTexts {
-        bodies_skipped bodies_all bodies_failed client_key key_not_usable ledger_damaged
+        bodies_skipped bodies_all bodies_failed client_key key_not_usable learned ledger_damaged
         ledger_not_started ledger_not_writable ledger_writable needs_url network_back network_down
         spaces stopping unpriced
     }
     action: ActionTexts {
-        aborted accepted body_not_stored built_in cannot_replay failed key_works no_channel
-        no_ledger not_in_file not_running project_gone sent_again several_keys shown unknown_key
+        aborted accepted body_not_stored built_in cannot_replay failed forgotten key_works
+        no_channel no_ledger not_in_file not_running nothing_learned project_gone sent_again several_keys shown unknown_key
         unknown_request unknown_upstream
     }
     line: LineTexts { attempt by cache_missed client_left error took }

@@ -31,6 +31,7 @@ mod naming;
 mod observing;
 mod passage;
 mod reload;
+mod repair;
 mod routing;
 mod serve;
 mod simulation;

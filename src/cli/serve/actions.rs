@@ -60,6 +60,10 @@ impl ProxyAdmin {
                 self.loader.check_key(&upstream, &found).await?;
                 Ok(ActionMessage::KeyWorks { name: Arc::clone(&found.name) })
             }
+            Action::Forget { models } => {
+                let models = engine.learned.forget(&models, engine.clock.unix());
+                Ok(ActionMessage::Forgotten { models })
+            }
             Action::Reload => {
                 let reloaded = self.reload_config(ReloadCause::Requested).await;
                 if reloaded.ok {

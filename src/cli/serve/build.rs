@@ -9,7 +9,10 @@ use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    base::{clock::SystemClock, sync::Mutex},
+    base::{
+        clock::{Clock, SystemClock},
+        sync::Mutex,
+    },
     cli::{
         error::CliError,
         serve::{
@@ -28,7 +31,7 @@ use crate::{
     relay::{
         background::save_health,
         engine::{Engine, EngineParts},
-        state::{health_store::HealthStore, model_lists::ModelLists},
+        state::{health_store::HealthStore, learned_store::LearnedStore, model_lists::ModelLists},
     },
     secrets::{
         Secret,
@@ -192,6 +195,7 @@ fn build_engine(
     ledger_queue: LedgerQueue,
 ) -> Arc<Engine> {
     let clock = Arc::new(SystemClock);
+    let learned = LearnedStore::open(&paths.data, clock.unix());
     let keys = Arc::new(ProviderKeys::default());
     let demo = Arc::new(DemoUpstream(Demo::new(Arc::clone(&clock) as _)));
     let engine = Arc::new(Engine::new(
@@ -204,6 +208,7 @@ fn build_engine(
             rejected_keys,
             ledger_queue,
             health_store: HealthStore::open(paths.data.join("health.json")),
+            learned,
         },
         Arc::clone(settings),
     ));

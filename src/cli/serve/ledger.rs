@@ -13,7 +13,7 @@ use crate::{
         status_message::notice::NoticeMessage,
     },
     ledger::{Ledger, WriterConfig},
-    relay::engine::Engine,
+    relay::{engine::Engine, record::attempt_guard::publish_notice},
 };
 
 /// Interval between the ledger's cleanups of old rows while it is idle.
@@ -73,15 +73,6 @@ fn describe_body_storage(settings: &LedgerSettings) -> Option<Arc<NoticeMessage>
         limit: units::print_size(settings.bodies_total).into(),
     };
     Some(notice.into())
-}
-
-fn publish_notice(engine: &Engine, level: Severity, notice: NoticeMessage) {
-    match level {
-        Severity::Error => tracing::error!("{notice}"),
-        Severity::Info => tracing::info!("{notice}"),
-        Severity::Warn => tracing::warn!("{notice}"),
-    }
-    engine.bus.publish(engine.clock.unix(), EventKind::Notice { text: notice.into(), level });
 }
 
 /// Deletes old rows even while the proxy is idle, and reports bodies that were not stored. Dropped

@@ -31,6 +31,27 @@ pub struct FactSource {
     pub page: String,
     /// The day on which the page was read.
     pub date: String,
-    /// Whether the config states it; otherwise it is built in.
-    pub from_config: bool,
+    pub origin: FactOrigin,
+}
+
+/// Who stated a fact.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FactOrigin {
+    #[default]
+    BuiltIn,
+    Config,
+    /// An upstream refused something.
+    Learned,
+}
+
+impl FactOrigin {
+    /// Returns the word that users see.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::BuiltIn => "built-in",
+            Self::Config => "config",
+            Self::Learned => "learned",
+        }
+    }
 }

@@ -7,7 +7,7 @@ use toml::de::DeValue;
 use toml_edit::{Array, Value};
 
 use super::{
-    facts_row::{FactSource, FactsRow},
+    facts_row::{FactOrigin, FactSource, FactsRow},
     names::PatternList,
 };
 use crate::{
@@ -33,7 +33,7 @@ const DIALECTS: List<Words<Dialect>> = List(Words(Dialect::WORDS));
 /// Reads one row. A row that cannot match anything or states nothing is reported and skipped.
 pub(in crate::config) fn read_facts_row(
     mut row: TableReader<'_>,
-    from_config: bool,
+    origin: FactOrigin,
     report: &mut Report,
 ) -> Option<FactsRow> {
     let (span, before) = (row.span.clone(), report.findings.len());
@@ -69,7 +69,7 @@ pub(in crate::config) fn read_facts_row(
         providers: providers.and_then(|names| parse_names(&names)),
         dialects,
         facts,
-        source: Arc::new(FactSource { patterns, page, date, from_config }),
+        source: Arc::new(FactSource { patterns, page, date, origin }),
     })
 }
 

@@ -4,8 +4,9 @@ use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use crate::ir::reason::{
-    missing_secret::MissingSecret, text_field::Reason, unused_variable::UnusedVariable,
+use crate::ir::{
+    reason::{missing_secret::MissingSecret, text_field::Reason, unused_variable::UnusedVariable},
+    repair::Repair,
 };
 
 /// A notice. Texts from outside are sanitised and redacted by the code that makes it.
@@ -27,6 +28,13 @@ pub enum NoticeMessage {
     KeyNotUsable {
         name: Arc<str>,
         secret: Arc<MissingSecret>,
+    },
+    /// An upstream refused part of a request to a model, which was sent without it then.
+    Learned {
+        model: Arc<str>,
+        upstream: Arc<str>,
+        #[serde(rename = "learned")]
+        repair: Arc<Repair>,
     },
     /// The ledger's file was damaged and moved to `aside`.
     LedgerDamaged {
@@ -95,6 +103,9 @@ impl fmt::Display for NoticeMessage {
                 )
             }
             Self::KeyNotUsable { name, secret } => write!(f, "{name} is not usable: {secret}"),
+            Self::Learned { model, upstream, repair } => {
+                write!(f, "learned: {model} at {upstream} {repair}")
+            }
             Self::LedgerDamaged { path, problem, aside } => write!(
                 f,
                 "the ledger {path} is damaged ({problem}); it was moved to {aside}, and a new one \

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::ir::{
     op::Dialect,
     reason::{failure::FailureReason, skip::SkipReason, span::Span, text_field::Reason},
+    repair::Repair,
 };
 
 /// Why the chosen candidate was chosen.
@@ -60,6 +61,11 @@ pub enum RouteReason {
         waited: Span,
         /// The wait is the 95th percentile of the target's latency.
         is_p95: bool,
+    },
+    /// The same candidate refused one part of the request, and the request was sent again without
+    /// it: what the model was found to be like ("takes no temperature").
+    Repaired {
+        learned: Arc<Repair>,
     },
     /// Continues a response that broke off.
     Rescue {
@@ -157,6 +163,7 @@ impl fmt::Display for RouteReason {
                 write!(f, "a hedge: attempt 1 had said nothing for {}", print_delay(waited.0))?;
                 f.write_str(if *is_p95 { ", longer than 19 of 20 answers take" } else { "" })
             }
+            Self::Repaired { learned } => write!(f, "sent again: the model {learned}"),
             Self::Rescue { upstream, characters, cause } => write!(
                 f,
                 "a rescue: {upstream} broke off after {characters} characters ({cause}), \

@@ -12,6 +12,7 @@ pub mod other_ops;
 pub mod parse_request;
 pub mod read_body;
 mod read_response;
+pub mod repair;
 pub mod result;
 mod send;
 pub mod translate;
@@ -33,7 +34,7 @@ use crate::relay::{
 use crate::{
     ir::op::Op,
     routing::{
-        candidate::Candidate,
+        candidate::{Candidate, Target},
         health::{attempt::AttemptTicket, record::AttemptEnd},
     },
     upstream::retry_headers,
@@ -47,7 +48,16 @@ pub(super) async fn attempt_candidate(
     deadline: Instant,
 ) -> Result<AttemptResponse, AttemptFailure> {
     let mut guard = AttemptGuard::new(&context.engine, ticket);
-    match run_attempt(context, candidate, &guard, deadline).await {
+    let target = Arc::clone(&candidate.target);
+    let version = context.engine.learned.repairs.version();
+    let mut result = run_attempt(context, candidate, &target, &guard, deadline).await;
+    if let Err(error) = &result
+        && let Some((target, repair)) = repair::prepare(context, &target, version, error)
+    {
+        context.refusal = Some(Box::new(repair::refusal(context, error, &repair)));
+        result = run_attempt(context, candidate, &target, &guard, deadline).await;
+    }
+    match result {
         Ok(response) => Ok(response.with_guard(guard)),
         Err(error) => {
             let failure = classify_failure(context, candidate, error);
@@ -60,25 +70,25 @@ pub(super) async fn attempt_candidate(
 async fn run_attempt(
     context: &mut RequestContext,
     candidate: &Candidate,
+    target: &Target,
     guard: &AttemptGuard,
     deadline: Instant,
 ) -> Result<ReadResponse, AttemptError> {
-    let target = Arc::clone(&candidate.target);
-    let deadlines = AttemptDeadlines::new(context, &target, deadline);
-    let response = send::send_request(context, candidate, &target, &deadlines).await?;
+    let deadlines = AttemptDeadlines::new(context, target, deadline);
+    let response = send::send_request(context, candidate, target, &deadlines).await?;
     attempt_guard::record_reachable(&context.engine, &target.upstream);
     let limits = retry_headers::read_rate_limits(&response.headers, context.engine.clock.unix());
     guard.record_rate_limits(&limits);
     let (status, op) = (response.status, context.request.endpoint.op);
     let is_forwarded = op == Op::Raw && send::forwards_status(status);
     if !status.is_success() && !is_forwarded {
-        return Err(send::read_error_response(context, &target, response).await);
+        return Err(send::read_error_response(context, target, response).await);
     }
     guard.record(AttemptEnd::Head2xx);
     let mut head = UpstreamHead::new(response);
     if op == Op::Raw || head.is_media(op) {
         return Ok(head.into_raw(&deadlines));
     }
-    let body = read_response::read_body(context, &target, &mut head, &deadlines).await?;
-    read_response::interpret(context, &target, head, body, &deadlines).map_err(|error| *error)
+    let body = read_response::read_body(context, target, &mut head, &deadlines).await?;
+    read_response::interpret(context, target, head, body, &deadlines).map_err(|error| *error)
 }

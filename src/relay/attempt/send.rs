@@ -7,7 +7,7 @@ use http::{StatusCode, header};
 use crate::relay::{
     attempt::{
         build_request::build_request, classify::AttemptError, deadlines::AttemptDeadlines,
-        read_body, result::FailureSource, translate,
+        read_body, repair, result::FailureSource, translate,
     },
     context::RequestContext,
 };
@@ -57,6 +57,7 @@ pub(super) async fn send_request(
         } else {
             build_request(&context.request, target)
         };
+        let body = repair::repair_learned(context, target, prepared.body);
         context.hide_usage = prepared.hide_usage;
         let mut end = Cow::Borrowed(end);
         if prepared.from_origin {
@@ -71,7 +72,7 @@ pub(super) async fn send_request(
             path: &prepared.path,
             query: prepared.query.as_deref(),
             headers: prepared.headers,
-            body: prepared.body,
+            body,
         };
         match read_body::timeout_with_grace(
             deadlines.first_byte_deadline,

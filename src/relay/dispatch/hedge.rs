@@ -52,6 +52,7 @@ pub(in crate::relay) async fn attempt_with_hedge(
     let started = engine.clock.mono();
     let Some(after) = hedge_delay(context, rule, first) else {
         let result = try_one(context, first, ticket, deadline).await;
+        let number = recorder.attempt_repaired(number, first, context.refusal.take());
         return match result {
             Ok(response) => {
                 engine.hedge_stats.record_latency(

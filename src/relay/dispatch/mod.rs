@@ -209,7 +209,10 @@ async fn attempt_chosen(
             }
         }
     } else {
-        match attempt_candidate(&mut active.context, chosen, ticket, deadline).await {
+        let result = attempt_candidate(&mut active.context, chosen, ticket, deadline).await;
+        let refusal = active.context.refusal.take();
+        let number = active.recorder.attempt_repaired(number, chosen, refusal);
+        match result {
             Ok(response) => {
                 if let Some(targets) = &mut active.context.rescue_targets {
                     targets.failed_attempts.append(&mut state.failed_attempts);

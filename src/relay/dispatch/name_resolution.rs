@@ -6,7 +6,7 @@ use http::Method;
 use tokio::time::Instant;
 
 use crate::relay::{
-    attempt::{parse_request, result::FailureSource},
+    attempt::{parse_request, repair, result::FailureSource},
     context::RequestContext,
     dispatch::endpoint_choice::choose_endpoints,
     dispatch::final_error::LastFailure,
@@ -107,6 +107,11 @@ pub(super) async fn resolve_targets(
     }
     if context.request.owner.is_none() {
         choose_endpoints(context, &mut resolved.targets);
+    }
+    if engine.learned.repairs.version() > 0
+        && resolved.targets.iter().any(|target| repair::needs_rewrite(context, target))
+    {
+        context.request.must_rewrite = true;
     }
     parse_request::parse_for_targets(context, &mut resolved.targets)?;
     context.overrides = std::mem::take(&mut resolved.overrides);

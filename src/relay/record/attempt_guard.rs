@@ -104,7 +104,11 @@ pub(in crate::relay) fn record_unreachable(
 }
 
 /// Publishes a notice as an event and a log line.
-pub(in crate::relay) fn publish_notice(engine: &Engine, level: Severity, notice: NoticeMessage) {
-    tracing::warn!("{notice}");
+pub fn publish_notice(engine: &Engine, level: Severity, notice: NoticeMessage) {
+    match level {
+        Severity::Error => tracing::error!("{notice}"),
+        Severity::Info => tracing::info!("{notice}"),
+        Severity::Warn => tracing::warn!("{notice}"),
+    }
     engine.bus.publish(engine.clock.unix(), EventKind::Notice { text: notice.into(), level });
 }

@@ -6,3 +6,4 @@ pub(crate) mod billing;
 pub mod budget_hold;
 pub(crate) mod cache_monitor;
 pub mod recorder;
+pub mod refusal;

@@ -1,4 +1,4 @@
-//! ReasonWords results of actions.
+//! Words results of actions.
 
 use crate::{
     control::action_message::{ActionMessage, AlertTestResult},
@@ -22,6 +22,8 @@ impl ReasonWords for ActionMessage {
             Self::BodyNotStored => text.body_not_stored.clone(),
             Self::BuiltIn => text.built_in.clone(),
             Self::CannotReplay { op } => fill(&text.cannot_replay, &[("op", op.name())]),
+            Self::Forgotten { models: 0 } => text.nothing_learned.clone(),
+            Self::Forgotten { models } => fill(&text.forgotten, &[("n", &models.to_string())]),
             Self::Health { change } => change.words(texts),
             Self::KeyFailed { name, problem } => {
                 fill(&text.failed, &[("name", name), ("problem", problem)])

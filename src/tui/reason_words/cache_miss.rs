@@ -1,4 +1,4 @@
-//! ReasonWords why prompt caches miss.
+//! Words why prompt caches miss.
 
 use crate::{
     events::record::CacheMissRecord,

@@ -1,4 +1,4 @@
-//! ReasonWords why attempts fail.
+//! Words why attempts fail.
 
 use crate::{
     ir::{

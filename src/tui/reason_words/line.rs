@@ -1,4 +1,4 @@
-//! ReasonWords lines of the log.
+//! Words lines of the log.
 
 use crate::{
     events::log_message::{LogMessage, RequestEnd, RequestSummary},

@@ -1,10 +1,11 @@
-//! ReasonWords reasons and messages in the user's language. The proxy sends values; their English text
+//! Words reasons and messages in the user's language. The proxy sends values; their English text
 //! for the log, the API and the command line is their `Display`.
 
 mod action;
 mod cache_miss;
 mod failure;
 mod line;
+mod repair;
 mod route;
 mod skip;
 mod status;

@@ -1,4 +1,4 @@
-//! ReasonWords why requests go where they go.
+//! Words why requests go where they go.
 
 use crate::{
     ir::reason::route::{ChoiceReason, ChosenRoute, NameSource, RouteReason, print_delay},
@@ -19,6 +19,9 @@ impl ReasonWords for RouteReason {
                     words += &text.hedge_p95;
                 }
                 words
+            }
+            Self::Repaired { learned } => {
+                fill(&text.repaired, &[("learned", &learned.words(texts))])
             }
             Self::Rescue { upstream, characters, cause } => fill(
                 &text.rescue,

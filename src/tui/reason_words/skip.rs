@@ -1,4 +1,4 @@
-//! ReasonWords why candidates are skipped.
+//! Words why candidates are skipped.
 
 use crate::{
     ir::{

@@ -1,4 +1,4 @@
-//! ReasonWords changes of health, reloads and notices.
+//! Words changes of health, reloads and notices.
 
 use std::sync::Arc;
 
@@ -99,6 +99,10 @@ impl ReasonWords for NoticeMessage {
             Self::KeyNotUsable { name, secret } => {
                 fill(&text.key_not_usable, &[("name", name), ("why", &secret.words(texts))])
             }
+            Self::Learned { model, upstream, repair } => fill(
+                &text.learned,
+                &[("model", model), ("upstream", upstream), ("learned", &repair.words(texts))],
+            ),
             Self::LedgerDamaged { path, problem, aside } => fill(
                 &text.ledger_damaged,
                 &[("path", path), ("problem", problem), ("aside", aside)],
@@ -136,7 +140,7 @@ impl ReasonWords for UnusedVariable {
     }
 }
 
-/// ReasonWords that a key or an upstream was enabled or disabled.
+/// Words that say whether a key or an upstream is on.
 pub(super) fn switched_words(name: &str, enabled: bool, texts: &Texts) -> String {
     let text = &texts.reload;
     fill(if enabled { &text.switched_on } else { &text.switched_off }, &[("name", name)])

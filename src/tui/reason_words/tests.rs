@@ -1,4 +1,4 @@
-//! ReasonWords every variant of every reason and message in both languages.
+//! Words every variant of every reason and message in both languages.
 
 use std::{collections::BTreeSet, fmt::Display, sync::Arc, time::Duration};
 
@@ -30,6 +30,7 @@ use crate::{
             span::Span,
             unused_variable::UnusedVariable,
         },
+        repair::Repair,
     },
     tui::{format::short_id, reason_words::ReasonWords, strings::Lang},
 };
@@ -78,7 +79,7 @@ fn kinds<T: Serialize>(values: &[T]) -> BTreeSet<String> {
     values.iter().map(kind).collect()
 }
 
-/// ReasonWords the values in both languages. The English words are those of the log, apart from the
+/// Words the values in both languages. The English words are those of the log, apart from the
 /// short ids; the Chinese ones have Chinese characters unless the value is a text from outside.
 fn assert_worded<T: ReasonWords + Display>(values: &[T]) {
     for value in values {
@@ -328,6 +329,7 @@ fn routes_are_worded_in_both_languages() {
         RouteReason::Chosen(full),
         RouteReason::Hedge { waited: span(2), is_p95: false },
         RouteReason::Hedge { waited: span(20), is_p95: true },
+        RouteReason::Repaired { learned: Repair::Prefill.into() },
         RouteReason::Rescue { upstream: name("openai"), characters: 41, cause: cause() },
         RouteReason::RetrySame { pause: span(1) },
         RouteReason::text("foreign text"),
@@ -441,6 +443,27 @@ fn reloads_are_worded_in_both_languages() {
 }
 
 #[test]
+fn repairs_are_worded_in_both_languages() {
+    let field = || "foreign_field".to_owned();
+    assert_all_worded(&[
+        Repair::Adaptive,
+        Repair::Drop { field: field() },
+        Repair::DropInside { list: "messages".to_owned(), field: field() },
+        Repair::Endpoint { dialect: Dialect::Responses },
+        Repair::Limit { field: field(), max: 8_192 },
+        Repair::Prefill,
+        Repair::Rename { field: field(), to: "other".to_owned() },
+        Repair::Role { to: "system".to_owned() },
+        Repair::Schema,
+        Repair::SystemFirst,
+        Repair::TextOnly,
+        Repair::Thinks,
+        Repair::ThoughtsBack,
+        Repair::Values { field: field(), allowed: vec!["low".to_owned()] },
+    ]);
+}
+
+#[test]
 fn notices_are_worded_in_both_languages() {
     let (path, problem, variable, provider) =
         (name("/l.db"), name("disk full"), name("OPENAI_API_KEY"), name("OpenAI"));
@@ -462,6 +485,11 @@ fn notices_are_worded_in_both_languages() {
         NoticeMessage::KeyNotUsable {
             name: name("openai/work"),
             secret: MissingSecret::Unsendable.into(),
+        },
+        NoticeMessage::Learned {
+            model: name("m"),
+            upstream: name("openai"),
+            repair: Repair::Prefill.into(),
         },
         NoticeMessage::LedgerDamaged {
             path: path.clone(),
@@ -496,6 +524,8 @@ fn results_of_actions_are_worded_in_both_languages() {
         ActionMessage::BodyNotStored,
         ActionMessage::BuiltIn,
         ActionMessage::CannotReplay { op: Op::Chat },
+        ActionMessage::Forgotten { models: 0 },
+        ActionMessage::Forgotten { models: 3 },
         ActionMessage::Health { change: HealthMessage::Warmed { name: None }.into() },
         ActionMessage::KeyFailed { name: name("foreign/key"), problem: name("401") },
         ActionMessage::KeyMissing { name: key(), secret: MissingSecret::Unsendable.into() },

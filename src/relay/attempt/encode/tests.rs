@@ -332,7 +332,7 @@ fn models_of_all_rows() -> Vec<(String, Dialect, Arc<ModelFacts>)> {
         }) {
             for dialect in dialects_of(row) {
                 let at = ModelAt { upstream: "u", provider, dialect, model: &name };
-                let known = model_facts::look_up(&settings, at);
+                let known = model_facts::look_up(&settings, None, at);
                 // Many names have the same facts.
                 if seen.insert((dialect, format!("{:?}", known.facts))) {
                     out.push((format!("{name} at {provider:?}"), dialect, known.facts));

@@ -32,6 +32,7 @@ use crate::{
         reason::{failure::FailureReason, route::RouteReason},
         usage::Usage,
     },
+    relay::record::refusal::Refusal,
     routing::candidate::Candidate,
 };
 
@@ -211,6 +212,37 @@ impl RequestRecorder {
             at,
             EventKind::AttemptEnded { id, number, ended_ms, status, outcome, maybe_billed },
         );
+    }
+
+    /// Records that the newest attempt was refused and sent again as another one, which has its
+    /// budget; returns the number of the attempt that counts from here on.
+    pub(in crate::relay) fn attempt_repaired(
+        &mut self,
+        number: u32,
+        candidate: &Candidate,
+        refusal: Option<Box<Refusal>>,
+    ) -> u32 {
+        let Some(refusal) = refusal else { return number };
+        let Some(current) = self.current.as_mut().filter(|current| current.number == number) else {
+            return number;
+        };
+        let budget_hold = current.budget_hold.take();
+        self.billing.attempt_failed(&self.engine, current, false);
+        let (at, now) = self.now();
+        let ended_ms = self.since_start(refusal.at);
+        let (status, reason) = (refusal.status, &refusal.reason);
+        self.publish_attempt_end((at, ended_ms), number, status, reason, false);
+        self.attempts += 1;
+        let (number, instant) = (self.attempts, (at, refusal.at.min(now)));
+        let attempt = AttemptRecorder::new(&self.engine, number, candidate, budget_hold, instant);
+        let record = attempt.record(AttemptRole::Primary, false, ended_ms);
+        self.current = Some(attempt);
+        let reason = RouteReason::Repaired { learned: refusal.learned }.into();
+        self.engine.bus.publish(
+            at,
+            EventKind::AttemptStarted { id: self.id, attempt: Box::new(record), reason },
+        );
+        number
     }
 
     /// Records that an attempt failed. If another one is running, that is the current one then.
