@@ -34,7 +34,11 @@ pub fn detect_spike(today: DailyUse, previous_days: &[DailyUse]) -> Option<Alert
     let cost = used_days.iter().map(|day| day.cost.dollars()).sum::<f64>() / days;
     let tokens = used_days.iter().map(|day| day.tokens as f64).sum::<f64>() / days;
     let text = if today.cost >= MIN_USE.cost && today.cost.dollars() >= cost * spike_factor(cost) {
-        format!("{} spent today, on other days it is {}", today.cost, NanoUsd::from_dollars(cost)?)
+        format!(
+            "{} spent today, on other days it is {}",
+            today.cost.format_short(),
+            NanoUsd::from_dollars(cost)?.format_short()
+        )
     } else if today.tokens >= MIN_USE.tokens
         && today.tokens as f64 >= tokens * spike_factor(tokens / 1e6)
     {
@@ -78,7 +82,7 @@ mod tests {
     fn only_far_more_than_usual_is_a_spike() {
         let usual = [day(2, 1), day(0, 0), day(2, 1)];
         for (today, before, want) in [
-            (day(8, 1), &usual[..], Some("$8.000 spent today, on other days it is $2.000")),
+            (day(8, 1), &usual[..], Some("$8 spent today, on other days it is $2")),
             (day(7, 1), &usual, None),
             (day(2, 5), &usual, Some("5.0 million tokens used today, on other days it is 1.0")),
             (day(100, 9), &[day(2, 1)], None),
@@ -87,7 +91,7 @@ mod tests {
             (
                 day(300, 1),
                 &[day(150, 9), day(150, 9)],
-                Some("$300.00 spent today, on other days it is $150.00"),
+                Some("$300 spent today, on other days it is $150"),
             ),
         ] {
             assert_eq!(

@@ -40,6 +40,19 @@ impl NanoUsd {
         self.0 == 0
     }
 
+    /// Returns a budget, a balance or another round amount without digits that mean nothing: `$20`,
+    /// `$1.50`. Below a dollar it is the usual text.
+    #[must_use]
+    pub fn format_short(self) -> String {
+        let cents = self.0 / (NANOS_PER_UNIT / 100)
+            + i64::from(self.0 % (NANOS_PER_UNIT / 100) >= NANOS_PER_UNIT / 200);
+        match self.0 {
+            ..NANOS_PER_UNIT => self.to_string(),
+            _ if cents % 100 == 0 => format!("${}", cents / 100),
+            _ => format!("${}.{:02}", cents / 100, cents % 100),
+        }
+    }
+
     /// Returns the amount with all its digits, for the page that shows the arithmetic: `$0.0214`,
     /// `$0.000000003`.
     #[must_use]
@@ -108,6 +121,22 @@ impl Sum for NanoUsd {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn amounts_of_money_have_no_digits_without_meaning() {
+        for (nano, want) in [
+            (0, "$0"),
+            (21_000_000, "$0.021"),
+            (1_500_000_000, "$1.50"),
+            (20_000_000_000, "$20"),
+            (21_400_000_000, "$21.40"),
+            (1_999_000_000, "$2"),
+            (i64::MAX, "$9223372036.85"),
+            (-1_000_000_000, "-$1.000"),
+        ] {
+            assert_eq!(NanoUsd(nano).format_short(), want);
+        }
+    }
 
     #[test]
     fn sums_are_shown_as_people_read_them() {

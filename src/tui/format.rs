@@ -1,6 +1,6 @@
 //! Formats numbers, durations and times for narrow columns.
 
-use crate::base::{clock::UnixMillis, id::RequestId, money::NanoUsd};
+use crate::base::{clock::UnixMillis, id::RequestId};
 use crate::tui::strings::{Lang, Texts};
 
 /// Placeholder for an unknown value.
@@ -69,17 +69,6 @@ pub fn count(n: u64) -> String {
         }
     }
     n.to_string()
-}
-
-/// An amount of whole dollars or cents: `$20`, `$1.50`. Below a dollar it has the usual digits.
-#[must_use]
-pub fn dollars(amount: NanoUsd) -> String {
-    const NANO: i64 = 1_000_000_000;
-    match amount.0 {
-        ..NANO => amount.to_string(),
-        nano if nano % NANO == 0 => format!("${}", nano / NANO),
-        nano => format!("${:.2}", nano as f64 / NANO as f64),
-    }
 }
 
 /// A measured duration: `0.41s`, `12.3s`, `118s`, `2h05m`.
@@ -176,20 +165,6 @@ pub fn share(part: u64, total: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn amounts_of_money_have_no_digits_without_meaning() {
-        for (nano, want) in [
-            (0, "$0"),
-            (21_000_000, "$0.021"),
-            (1_500_000_000, "$1.50"),
-            (20_000_000_000, "$20"),
-            (21_400_000_000, "$21.40"),
-            (-1_000_000_000, "-$1.000"),
-        ] {
-            assert_eq!(dollars(NanoUsd(nano)), want);
-        }
-    }
 
     #[test]
     fn numbers_change_their_width_rarely() {

@@ -64,7 +64,7 @@ fn what_refuses_is_what_is_shown_in_every_dialect() {
     );
     let said = error["message"].as_str().expect("words").to_owned();
     for part in [
-        "project `ide` has spent $3.000 of its $2.500 a day",
+        "project `ide` has spent $3 of its $2.50 a day",
         "again in",
         "`aiproxy usage`",
         "[[project]]",
@@ -113,7 +113,7 @@ fn what_refuses_is_what_is_shown_in_every_dialect() {
     }
     assert!(
         cli_output(&proxy, &["route", "m", "--project", "ide"])
-            .contains("has spent $3.000 of its $2.500 a day")
+            .contains("has spent $3 of its $2.50 a day")
     );
     let lines = proxy.snapshot()["live"]["lines"].to_string();
     assert_eq!(lines.matches(" to go").count(), 2, "80 % at two dollars, all at three: {lines}");
@@ -167,13 +167,13 @@ fn a_key_over_its_budget_gives_way_to_others() {
     let key = proxy.key("one/first");
     assert_eq!(
         (key["state"].as_str(), key["cause"].as_str()),
-        (Some("cooling"), Some("spent $1.000 of $1.000 per month")),
+        (Some("cooling"), Some("spent $1 of $1 per month")),
         "{key}"
     );
     assert!(key["until"].is_string(), "{key}");
     assert!(
         cli_output(&proxy, &["route", "m"])
-            .contains("key `one/first` has spent $1.000 of its $1.000 a month")
+            .contains("key `one/first` has spent $1 of its $1 a month")
     );
 }
 
@@ -195,7 +195,7 @@ fn an_upstream_over_its_budget_gives_way_and_the_last_one_says_so() {
     assert_eq!(said, ["one", "two"]);
     assert_eq!(refused.status, 429, "{}", refused.text());
     assert!(
-        refused.text().contains("$1.000 in total") && refused.header("retry-after").is_none(),
+        refused.text().contains("$1 in total") && refused.header("retry-after").is_none(),
         "{}",
         refused.text()
     );

@@ -408,7 +408,7 @@ fn upstreams_models_and_projects_are_rows_of_the_config() {
         .assert_exit(0)
         .assert_output("ide")
         .assert_output("default")
-        .assert_output("$5.000 per day, $9.500 per month");
+        .assert_output("$5 per day, $9.50 per month");
     let shown = home.run(&["project", "show", "ide"]).assert_exit(0).assert_hidden("aip-0");
     assert!(!shown.out.contains("export"), "{shown:?}");
     let key = home.run(&["project", "show", "ide", "--reveal"]).assert_exit(0).out;

@@ -169,7 +169,7 @@ fn what_is_left_at_a_provider_is_shown_per_key_and_said_where_it_is_little() {
     for args in [&["status"][..], &["key", "list"]] {
         let output = proxy.cli(args);
         assert!(
-            String::from_utf8_lossy(&output.stdout).contains("$12.340 left at the provider"),
+            String::from_utf8_lossy(&output.stdout).contains("$12.34 left at the provider"),
             "{output:?}"
         );
     }

@@ -34,7 +34,7 @@ pub(in crate::cli) fn render_table(
         };
         let mut notes = Vec::new();
         if !budget.reserved.is_zero() {
-            notes.push(format!("{} reserved by running requests", budget.reserved));
+            notes.push(format!("{} reserved by running requests", budget.reserved.format_short()));
         }
         if budget.unpriced > 0 {
             notes.push(format!("{} attempts without a known price", budget.unpriced));
@@ -42,8 +42,8 @@ pub(in crate::cli) fn render_table(
         table.row(vec![
             (&budget.holder).into(),
             budget.per.name().into(),
-            TableCell::new(TextRole::Strong, budget.spent.to_string()),
-            budget.usd.to_string().into(),
+            TableCell::new(TextRole::Strong, budget.spent.format_short()),
+            budget.usd.format_short().into(),
             TableCell::new(role, format!("{} %", budget.percent)),
             TableCell::new(role, bar(budget.percent)),
             time_format::remaining(budget.until, now).into(),
@@ -113,8 +113,8 @@ mod tests {
         let text = render_table(&[&budget], UnixMillis(0), Styler::plain());
         for part in [
             "project ide",
-            "$4.100",
-            "$5.000",
+            "$4.10",
+            "$5",
             "82 %",
             "1h00m",
             "$0.020 reserved",

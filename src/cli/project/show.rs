@@ -89,9 +89,9 @@ fn project_json(p: &Project, key: Option<&str>) -> Value {
     })
 }
 
-/// `$5.000 per day`
+/// `$5 per day`
 fn budget_text(budget: &Budget) -> String {
-    format!("{} per {}", budget.usd, budget.period.name())
+    format!("{} per {}", budget.usd.format_short(), budget.period.name())
 }
 
 /// The current usage of the project's budgets and the global budgets, if a proxy is running.

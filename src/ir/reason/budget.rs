@@ -71,15 +71,18 @@ impl BudgetBlock {
         match self {
             Self::Reserved { holder, limit, per } => {
                 format!(
-                    "requests under way may use up the rest of the {limit} {} of {}",
+                    "requests under way may use up the rest of the {} {} of {}",
+                    limit.format_short(),
                     describe_period(*per),
                     holder.description()
                 )
             }
             Self::Spent { holder, spent, limit, per, .. } => {
                 format!(
-                    "{} has spent {spent} of its {limit} {}",
+                    "{} has spent {} of its {} {}",
                     holder.description(),
+                    spent.format_short(),
+                    limit.format_short(),
                     describe_period(*per)
                 )
             }
@@ -101,7 +104,7 @@ impl fmt::Display for BudgetBlock {
     }
 }
 
-/// `a day`, as in `$5.000 a day`.
+/// `a day`, as in `$5 a day`.
 #[must_use]
 pub fn describe_period(per: Period) -> &'static str {
     match per {

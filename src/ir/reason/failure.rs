@@ -220,6 +220,7 @@ impl fmt::Display for FailureReason {
                 write!(f, "broke off after {characters} characters: {cause}")
             }
             Self::BudgetSpent { spent, limit, per } => {
+                let (spent, limit) = (spent.format_short(), limit.format_short());
                 write!(f, "spent {spent} of {limit} per {}", per.name())
             }
             Self::ConnectTimeout { waited, address } => {

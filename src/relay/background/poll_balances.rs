@@ -220,14 +220,14 @@ mod tests {
                 "deepseek",
                 0,
                 r#"{"balance_infos":[{"currency":"CNY","total_balance":"0.00"},{"currency":"USD","total_balance":"5.25"}]}"#,
-                Some("$5.250"),
+                Some("$5.25"),
             ),
             ("deepseek", 0, r#"{"is_available":false,"balance_infos":[]}"#, None),
             (
                 "openrouter",
                 0,
                 r#"{"data":{"label":"x","usage":1.5,"limit":10,"limit_remaining":8.5,"is_free_tier":false}}"#,
-                Some("$8.500"),
+                Some("$8.50"),
             ),
             (
                 "openrouter",
@@ -239,13 +239,13 @@ mod tests {
                 "openrouter",
                 1,
                 r#"{"data":{"total_credits":100.5,"total_usage":25.75}}"#,
-                Some("$74.750"),
+                Some("$74.75"),
             ),
             (
                 "moonshot",
                 0,
                 r#"{"code":0,"data":{"available_balance":49.58894,"voucher_balance":46.58893,"cash_balance":3.00001},"scode":"0x0","status":true}"#,
-                Some("$49.589"),
+                Some("$49.59"),
             ),
             (
                 "moonshot-cn",

@@ -115,9 +115,10 @@ fn budget_alert(engine: &Engine, state: &BudgetState, percent: u64) -> Alert {
         _ => "",
     };
     let text: Arc<str> = format!(
-        "{} has spent {spent} of its {} {}{until}{then}",
+        "{} has spent {} of its {} {}{until}{then}",
         holder.description(),
-        budget.usd,
+        spent.format_short(),
+        budget.usd.format_short(),
         describe_period(budget.period)
     )
     .into();

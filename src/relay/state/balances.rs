@@ -44,11 +44,11 @@ impl Balance {
         self.amount <= 0.0 || self.usd.is_some_and(|usd| usd < LOW_BALANCE)
     }
 
-    /// Formats the amount: `$12.300`, `88.88 CNY`.
+    /// Formats the amount: `$12.30`, `88.88 CNY`.
     #[must_use]
     pub fn text(&self) -> String {
         match (&*self.currency, to_nanos(self.amount)) {
-            ("USD", Some(nano)) => NanoUsd(nano).to_string(),
+            ("USD", Some(nano)) => NanoUsd(nano).format_short(),
             (currency, _) => format!("{:.2} {currency}", self.amount),
         }
     }

@@ -32,8 +32,8 @@ impl ReasonWords for FailureReason {
             Self::BudgetSpent { spent, limit, per } => fill(
                 &text.budget_spent,
                 &[
-                    ("spent", &spent.to_string()),
-                    ("limit", &limit.to_string()),
+                    ("spent", &spent.format_short()),
+                    ("limit", &limit.format_short()),
                     ("period", period_name(*per, texts)),
                 ],
             ),

@@ -64,7 +64,7 @@ impl ReasonWords for BudgetBlock {
             Self::Reserved { limit, per, .. } => fill(
                 &text.reserved,
                 &[
-                    ("limit", &limit.to_string()),
+                    ("limit", &limit.format_short()),
                     ("period", per_period(*per, texts)),
                     ("holder", &holder),
                 ],
@@ -73,8 +73,8 @@ impl ReasonWords for BudgetBlock {
                 &text.spent,
                 &[
                     ("holder", &holder),
-                    ("spent", &spent.to_string()),
-                    ("limit", &limit.to_string()),
+                    ("spent", &spent.format_short()),
+                    ("limit", &limit.format_short()),
                     ("period", per_period(*per, texts)),
                 ],
             ),

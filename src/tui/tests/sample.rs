@@ -339,7 +339,7 @@ fn key(upstream: &str, label: &str) -> KeyView {
         balance: (label == "work").then(|| BalanceView {
             amount: 12.3,
             currency: "USD".to_owned(),
-            text: "$12.300".to_owned(),
+            text: "$12.30".to_owned(),
             low: false,
             at: UnixMillis(NOW.0 - 90_000),
         }),

@@ -515,8 +515,12 @@ fn the_account_of_a_request_comes_when_it_has_ended() {
         Msg::Explain { id: sample::request_id(7), text: Ok("another".to_owned()) },
         frame_context(),
     );
-    update(&mut app, Msg::Explain { id, text: Ok("request 8\nWay".to_owned()) }, frame_context());
-    assert_eq!(app.explain.as_ref().unwrap().text, Some(Ok("request 8\nWay".to_owned())));
+    update(
+        &mut app,
+        Msg::Explain { id, text: Ok("request 8\nAttempts".to_owned()) },
+        frame_context(),
+    );
+    assert_eq!(app.explain.as_ref().unwrap().text, Some(Ok("request 8\nAttempts".to_owned())));
     press(&mut app, "i");
     assert!(matches!(
         &app.overlay,

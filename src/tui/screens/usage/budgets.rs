@@ -96,8 +96,8 @@ fn spent_text(budget: &BudgetView, now: FrameContext) -> String {
     fill(
         &text.spent,
         &[
-            ("spent", &format::dollars(budget.spent)),
-            ("usd", &format::dollars(budget.usd)),
+            ("spent", &budget.spent.format_short()),
+            ("usd", &budget.usd.format_short()),
             ("per", per),
         ],
     )
