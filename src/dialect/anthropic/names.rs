@@ -14,8 +14,10 @@ use crate::{
     },
 };
 
-/// The provider's limit for the name of a tool.
-const MAX_NAME_LEN: usize = 128;
+/// The limit for the name of a tool in the guide to tool use. The provider itself takes 128
+/// characters by now, others that offer its models do not.
+/// <https://platform.claude.com/docs/en/agents-and-tools/tool-use/define-tools>
+const MAX_NAME_LEN: usize = 64;
 
 /// The tools that are sent under a changed name.
 #[derive(Debug, Default)]

@@ -26,8 +26,8 @@ use crate::{
 const SKIP_SIGNATURE_VALIDATOR: &str = "skip_thought_signature_validator";
 /// The user turn that is inserted if the provider requires one.
 pub(super) const USER_FILLER_TURN: &str = r#"{"role":"user","parts":[{"text":"Continue."}]}"#;
-/// The provider refuses longer names.
-const MAX_NAME_LEN: usize = 128;
+/// The provider refuses longer names ("with a maximum length of 64").
+const MAX_NAME_LEN: usize = 64;
 
 pub(super) fn write_contents(
     messages: &[ChatMessage],

@@ -26,6 +26,8 @@ use crate::{
 const DIALECT: Dialect = Dialect::Ollama;
 /// Separates parts of a message that must become one text.
 const PART_SEPARATOR: &str = "\n\n";
+/// Stands for a conversation of which nothing can be written.
+const UNSAID: &str = "Continue.";
 
 pub(super) fn write_messages(a: &mut ArrayWriter<'_>, request: &ChatRequest, losses: &mut Losses) {
     if !request.system.is_empty() {
@@ -41,6 +43,7 @@ pub(super) fn write_messages(a: &mut ArrayWriter<'_>, request: &ChatRequest, los
         );
     }
     let mut names: HashMap<&str, &str> = HashMap::new();
+    let mut has_turns = false;
     let mut rest = request.messages.as_slice();
     while let Some(first) = rest.first() {
         let run = if first.role == Role::User {
@@ -50,10 +53,10 @@ pub(super) fn write_messages(a: &mut ArrayWriter<'_>, request: &ChatRequest, los
         };
         let (now, later) = rest.split_at(run);
         rest = later;
+        let blocks: Vec<&Block> = first.blocks.iter().collect();
         match first.role {
             Role::Assistant => {
-                let blocks: Vec<&Block> = first.blocks.iter().collect();
-                if losses.add_if_all_foreign(DIALECT, &blocks) {
+                if says_nothing(request, &blocks, losses) {
                     continue;
                 }
                 for block in &first.blocks {
@@ -61,52 +64,71 @@ pub(super) fn write_messages(a: &mut ArrayWriter<'_>, request: &ChatRequest, los
                         names.insert(&call.id, &call.name);
                     }
                 }
+                has_turns = true;
                 write_assistant_message(a, first, losses);
             }
-            Role::System => write_message(
-                a,
-                "system",
-                first.name.as_deref(),
-                &first.blocks.iter().collect::<Vec<_>>(),
-                &first.extras,
-                losses,
-            ),
-            // Results come directly after the calls, before other content of the user.
-            Role::User => {
-                for block in now.iter().flat_map(|message| &message.blocks) {
-                    if let BlockKind::ToolResult(it) = &block.kind {
-                        write_tool_result(
-                            a,
-                            it,
-                            block,
-                            names.get(it.call.as_str()).copied(),
-                            losses,
-                        );
-                    }
-                }
-                for message in now {
-                    let rest: Vec<&Block> = message
-                        .blocks
-                        .iter()
-                        .filter(|block| !matches!(block.kind, BlockKind::ToolResult(_)))
-                        .collect();
-                    if request.messages.len() > 1 && losses.add_if_all_foreign(DIALECT, &rest) {
-                        continue;
-                    }
-                    if !rest.is_empty() || message.blocks.is_empty() {
-                        write_message(
-                            a,
-                            "user",
-                            message.name.as_deref(),
-                            &rest,
-                            &message.extras,
-                            losses,
-                        );
-                    }
-                }
+            Role::System => {
+                write_message(a, "system", first.name.as_deref(), &blocks, &first.extras, losses);
             }
+            Role::User => has_turns |= write_user_run(a, request, now, &names, losses),
         }
     }
+    if !has_turns && !request.messages.is_empty() {
+        a.object(|o| {
+            o.str("role", "user").str("content", UNSAID);
+        });
+    }
+}
+
+/// Writes adjacent messages of the user: results come directly after the calls, before other
+/// content. Returns whether anything was written.
+fn write_user_run(
+    a: &mut ArrayWriter<'_>,
+    request: &ChatRequest,
+    run: &[ChatMessage],
+    names: &HashMap<&str, &str>,
+    losses: &mut Losses,
+) -> bool {
+    let mut has_written = false;
+    for block in run.iter().flat_map(|message| &message.blocks) {
+        if let BlockKind::ToolResult(it) = &block.kind {
+            has_written = true;
+            write_tool_result(a, it, block, names.get(it.call.as_str()).copied(), losses);
+        }
+    }
+    for message in run {
+        let rest: Vec<&Block> = message
+            .blocks
+            .iter()
+            .filter(|block| !matches!(block.kind, BlockKind::ToolResult(_)))
+            .collect();
+        let is_done = rest.is_empty() && !message.blocks.is_empty();
+        if is_done || says_nothing(request, &rest, losses) {
+            continue;
+        }
+        has_written = true;
+        write_message(a, "user", message.name.as_deref(), &rest, &message.extras, losses);
+    }
+    has_written
+}
+
+/// Whether a message would be empty: items of other providers only, an interrupted turn with nothing
+/// but thoughts, or an item of the Responses API without content, which that API takes. Ollama takes
+/// an empty message for a prompt.
+fn says_nothing(request: &ChatRequest, blocks: &[&Block], losses: &mut Losses) -> bool {
+    if losses.add_if_all_foreign(DIALECT, blocks) {
+        return true;
+    }
+    if !blocks.is_empty()
+        && blocks.iter().all(|block| matches!(block.kind, BlockKind::Reasoning(_)))
+    {
+        losses.add("reasoning");
+        return true;
+    }
+    request.extras.is_from(Dialect::Responses)
+        && blocks
+            .iter()
+            .all(|block| matches!(&block.kind, BlockKind::Text(text) if text.text.is_empty()))
 }
 
 /// Writes a message of the system or the user.

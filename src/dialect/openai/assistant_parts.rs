@@ -38,6 +38,16 @@ impl<'b> AssistantParts<'b> {
             && self.parts.is_empty()
     }
 
+    /// Whether there are only thoughts, and not in fields of this dialect.
+    pub(super) fn is_thought_only(&self) -> bool {
+        !self.reasoning.is_empty()
+            && self.text.is_empty()
+            && self.refusal.is_empty()
+            && self.reasoning_details.is_empty()
+            && self.reasoning_fields.is_empty()
+            && self.parts.is_empty()
+    }
+
     /// Adds a block; calls are written separately. `marked`: the message itself has the
     /// mark of a cache breakpoint.
     pub(super) fn collect(

@@ -41,6 +41,7 @@ pub(super) fn write_messages(
         names,
         losses,
         results: ResultsByCall::collect(&request.messages),
+        has_turns: false,
     };
     writer.write_system(a);
     for (at, message) in request.messages.iter().enumerate() {
@@ -52,7 +53,15 @@ pub(super) fn write_messages(
             Role::Assistant => writer.write_assistant(at, message, a),
         }
     }
+    if !writer.has_turns && !request.messages.is_empty() {
+        a.object(|o| {
+            o.str("role", "user").str("content", UNSAID);
+        });
+    }
 }
+
+/// Stands for a conversation of which nothing can be written, because providers refuse an empty one.
+const UNSAID: &str = "Continue.";
 
 struct MessagesWriter<'w> {
     request: &'w ChatRequest,
@@ -60,6 +69,7 @@ struct MessagesWriter<'w> {
     names: &'w OpenaiToolNames,
     losses: &'w mut Losses,
     results: ResultsByCall<'w>,
+    has_turns: bool,
 }
 
 impl<'w> MessagesWriter<'w> {
@@ -109,6 +119,7 @@ impl<'w> MessagesWriter<'w> {
     /// Writes a message of a user or of the system.
     fn write_message(&mut self, message: &ChatMessage, blocks: &[&Block], a: &mut ArrayWriter<'_>) {
         let role = if message.role == Role::System { self.system_role() } else { "user" };
+        self.has_turns = true;
         a.object(|o| {
             o.str("role", role).opt_str("name", message.name.as_deref());
             parts_write::write_content(
@@ -153,12 +164,20 @@ impl<'w> MessagesWriter<'w> {
             return;
         }
         if orphans.is_empty()
-            && self.request.messages.len() > 1
-            && self.losses.add_if_all_foreign(DIALECT, &remaining)
+            && (self.is_blank_item(&remaining)
+                || self.losses.add_if_all_foreign(DIALECT, &remaining))
         {
             return;
         }
         self.write_message(message, &orphans.iter().chain(remaining).collect::<Vec<_>>(), a);
+    }
+
+    /// Whether this is an item of the Responses API without content, which that API takes.
+    fn is_blank_item(&self, blocks: &[&Block]) -> bool {
+        self.request.extras.is_from(Dialect::Responses)
+            && blocks
+                .iter()
+                .all(|block| matches!(&block.kind, BlockKind::Text(text) if text.text.is_empty()))
     }
 
     fn write_assistant(&mut self, at: usize, message: &ChatMessage, a: &mut ArrayWriter<'_>) {
@@ -180,6 +199,15 @@ impl<'w> MessagesWriter<'w> {
         if !blocks.is_empty() && parts.is_empty() && calls.is_empty() && message.extras.is_empty() {
             return;
         }
+        // An interrupted turn with nothing but thoughts says nothing that goes on from it.
+        if parts.is_thought_only() && calls.is_empty() {
+            self.losses.add("reasoning");
+            return;
+        }
+        if self.is_blank_item(&blocks.iter().collect::<Vec<_>>()) {
+            return;
+        }
+        self.has_turns = true;
         a.object(|o| {
             o.str("role", "assistant").opt_str("name", message.name.as_deref());
             match (parts.text.is_empty(), parts.needs_list) {

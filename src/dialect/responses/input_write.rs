@@ -129,14 +129,15 @@ impl<'a> InputItemsWriter<'a> {
         self.write_results(message, at);
     }
 
-    /// Writes blocks as adjacent messages, one for each noted item.
+    /// Writes blocks as adjacent messages, one for each noted item and each phase.
     fn write_runs(&mut self, role: Role, mut blocks: &[Block]) {
-        while !blocks.is_empty() {
-            let next = blocks
-                .iter()
-                .skip(1)
-                .position(|block| block.extras.get(DIALECT, ITEM_NOTE).is_some())
-                .map_or(blocks.len(), |at| at + 1);
+        while let Some(first) = blocks.first() {
+            let phase = first.phase();
+            let begins = |block: &Block| {
+                block.extras.get(DIALECT, ITEM_NOTE).is_some()
+                    || block.phase().is_some_and(|other| Some(other) != phase)
+            };
+            let next = blocks.iter().skip(1).position(begins).map_or(blocks.len(), |at| at + 1);
             let (run, rest) = blocks.split_at(next);
             self.write_run(role, run);
             blocks = rest;
