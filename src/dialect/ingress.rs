@@ -83,9 +83,9 @@ pub struct ResponseSpec {
     pub custom_tools: Vec<String>,
     /// Tools inside a namespace: the name that calls use, the namespace, and the name inside it.
     pub namespaced_tools: Vec<(String, String, String)>,
-    /// Names of the request's tools that its dialect defines and the client runs. Their calls come
-    /// back in forms of their own.
-    pub client_tools: Vec<String>,
+    /// The request's tools that its dialect defines by types and the client runs: the name that
+    /// calls use, and the type. Their calls come back in forms of their own.
+    pub client_tools: Vec<(String, String)>,
     /// Whether the answer is one item that stands for the conversation (Responses).
     pub compaction: bool,
     /// Fields of the request that the answer repeats.

@@ -40,7 +40,7 @@ pub(super) struct NameNumbers {
 
 impl NameNumbers {
     /// Returns the first of `base`, `base_2`, `base_3` … that is not taken, in at most `max` bytes.
-    /// `base` is ASCII.
+    /// `base` is ASCII, or shorter than `max`.
     pub(super) fn unique(
         &mut self,
         base: &str,

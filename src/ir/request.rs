@@ -53,16 +53,18 @@ impl ChatRequest {
             .collect()
     }
 
-    /// Returns the names of the tools that Responses defines by their types and the client runs.
+    /// Returns the tools that Responses defines by their types and the client runs: the name that
+    /// calls use, and the type.
     #[must_use]
-    pub fn client_tools(&self) -> Vec<String> {
-        let is_original =
-            |extras: &Extras| extras.get(Dialect::Responses, ORIGINAL_TOOL_NOTE).is_some();
+    pub fn client_tools(&self) -> Vec<(String, String)> {
         self.tools
             .iter()
             .filter_map(|tool| match tool {
-                Tool::Function(tool) if is_original(&tool.extras) => Some(tool.name.clone()),
-                _ => None,
+                Tool::Function(tool) => {
+                    let original = tool.extras.get(Dialect::Responses, ORIGINAL_TOOL_NOTE)?;
+                    Some((tool.name.clone(), original.json().string_at("type")?))
+                }
+                Tool::Custom(_) | Tool::Hosted(_) => None,
             })
             .collect()
     }

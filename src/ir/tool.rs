@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::{
-    base::json::raw::RawJson,
+    base::json::{raw::RawJson, reader::JsonRef},
     ir::{block::CacheBreakpoint, extras::Extras, op::Dialect},
 };
 
@@ -36,6 +36,9 @@ pub const PARENT_NAMESPACE_NOTE: &str = "inside";
 /// The note on a tool whose qualified name is not its namespace and name, because another tool has
 /// that name already: the name inside the namespace.
 pub const INNER_NAME_NOTE: &str = "inner_name";
+/// The note on a tool that an item of the input brought, not the request's list of tools: it stays
+/// known when the conversation goes on.
+pub const INPUT_TOOL_NOTE: &str = "from_input";
 
 impl FunctionTool {
     /// Returns the name inside the namespace.
@@ -104,14 +107,43 @@ impl Tool {
             Self::Hosted(_) => None,
         }
     }
+
+    /// Returns the extras; those of hosted tools are in their body.
+    #[must_use]
+    pub fn extras(&self) -> Option<&Extras> {
+        match self {
+            Self::Function(tool) => Some(&tool.extras),
+            Self::Custom(tool) => Some(&tool.extras),
+            Self::Hosted(_) => None,
+        }
+    }
+
+    /// Returns the extras; those of hosted tools are in their body.
+    pub fn extras_mut(&mut self) -> Option<&mut Extras> {
+        match self {
+            Self::Function(tool) => Some(&mut tool.extras),
+            Self::Custom(tool) => Some(&mut tool.extras),
+            Self::Hosted(_) => None,
+        }
+    }
+
+    /// Whether an item of the input brought the tool.
+    #[must_use]
+    pub fn is_from_input(&self) -> bool {
+        self.extras().is_some_and(|it| it.get(Dialect::Responses, INPUT_TOOL_NOTE).is_some())
+    }
 }
 
 impl CustomTool {
     /// Returns the namespace that contains the tool, and the tool's name inside it.
     #[must_use]
     pub fn namespace(&self) -> Option<(String, String)> {
-        let space = self.extras.get(Dialect::Responses, PARENT_NAMESPACE_NOTE)?.json().string()?;
-        let inner = self.name.strip_prefix(&space)?.strip_prefix("__")?.to_owned();
+        let note = |key| self.extras.get(Dialect::Responses, key)?.json().string();
+        let space = note(PARENT_NAMESPACE_NOTE)?;
+        let inner = match note(INNER_NAME_NOTE) {
+            Some(inner) => inner,
+            None => self.name.strip_prefix(&space)?.strip_prefix("__")?.to_owned(),
+        };
         Some((space, inner))
     }
 
@@ -155,7 +187,43 @@ pub fn custom_input(arguments: &str) -> String {
             texts.next().filter(|_| texts.next().is_none())
         })
     });
-    inside.unwrap_or_else(|| arguments.to_owned())
+    let text = inside.unwrap_or_else(|| arguments.to_owned());
+    patch_inside(&text).unwrap_or(text)
+}
+
+/// The first line of a patch, the free text that most clients want.
+const PATCH_START: &str = "*** Begin Patch";
+
+/// Returns the patch that a text contains in another wrapping: more JSON around it, or the fence of
+/// a code block.
+fn patch_inside(text: &str) -> Option<String> {
+    if text.trim_start().starts_with(PATCH_START) || !text.contains(PATCH_START) {
+        return None;
+    }
+    if let Some(raw) = RawJson::parse(text) {
+        let mut found = Vec::new();
+        collect_patches(raw.json(), MAX_PATCH_DEPTH, &mut found);
+        return found.pop().filter(|_| found.is_empty());
+    }
+    let (_, fenced) = text.trim().strip_prefix("```")?.split_once('\n')?;
+    let fenced = fenced.strip_suffix("```")?.trim_end_matches('\n');
+    fenced.starts_with(PATCH_START).then(|| fenced.to_owned())
+}
+
+/// How deep a patch is looked for.
+const MAX_PATCH_DEPTH: usize = 4;
+
+fn collect_patches(json: JsonRef<'_>, depth: usize, found: &mut Vec<String>) {
+    match json.string() {
+        Some(text) if text.trim_start().starts_with(PATCH_START) => found.push(text),
+        Some(text) if depth > 0 => found.extend(patch_inside(&text)),
+        Some(_) => {}
+        None if depth == 0 => {}
+        None => {
+            let members = json.members().map(|(_, value)| value);
+            members.chain(json.items()).for_each(|it| collect_patches(it, depth - 1, found));
+        }
+    }
 }
 
 /// Returns the arguments of a bridged custom tool that contain this free text.
@@ -178,6 +246,18 @@ mod tests {
             assert_eq!(custom_input(arguments), "a\n+b", "{arguments}");
         }
         assert_eq!(custom_input(r#"{"input":"a","note":"b"}"#), "a");
+        let patch = "*** Begin Patch\n+a";
+        for arguments in [
+            r#"{"why":"x","patch":"*** Begin Patch\n+a"}"#,
+            r#"{"input":{"patch":"*** Begin Patch\n+a"}}"#,
+            r#"{"input":"{\"patch\":\"*** Begin Patch\\n+a\"}"}"#,
+            r#"{"command":["apply_patch","*** Begin Patch\n+a"]}"#,
+            r#"["*** Begin Patch\n+a"]"#,
+            "```patch\n*** Begin Patch\n+a\n```",
+            r#"{"input":"```\n*** Begin Patch\n+a\n```"}"#,
+        ] {
+            assert_eq!(custom_input(arguments), patch, "{arguments}");
+        }
         for other in ["*** Begin Patch", r#"{"x":"a","y":"b"}"#, r#"["a"]"#, "3", "{}", ""] {
             assert_eq!(custom_input(other), other);
         }

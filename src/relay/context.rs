@@ -9,6 +9,7 @@ use crate::relay::{
     state::{
         cancellations::CancelHandle,
         permits::{BufferReservation, InFlightPermit},
+        reasoning_cache::TurnsHash,
     },
 };
 use crate::{
@@ -41,7 +42,7 @@ pub struct RequestContext {
     /// The request parsed into the IR, once a target needs it.
     pub parsed: Option<ParsedRequest>,
     /// Hash of what the user said, by which kept reasoning is found again.
-    pub turns_hash: u64,
+    pub turns_hash: TurnsHash,
     /// No upstream supports this request; there may be a local answer.
     pub no_upstream_dialect: bool,
     /// What the newest attempt's request lost in translation.
@@ -85,7 +86,7 @@ impl RequestContext {
             overrides: self.overrides.clone(),
             hide_usage: false,
             parsed: None,
-            turns_hash: 0,
+            turns_hash: TurnsHash::default(),
             no_upstream_dialect: false,
             losses: Vec::new(),
             attempt_context: None,

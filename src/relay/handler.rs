@@ -27,7 +27,10 @@ use crate::relay::{
         raw::RawBody,
         stream::{PING_AFTER, StreamBody},
     },
-    state::permits::{self, InFlightPermit},
+    state::{
+        permits::{self, InFlightPermit},
+        reasoning_cache::TurnsHash,
+    },
 };
 use crate::{
     base::id::RequestId,
@@ -100,7 +103,7 @@ async fn start(
         overrides: ModelOverrides::default(),
         hide_usage: false,
         parsed: None,
-        turns_hash: 0,
+        turns_hash: TurnsHash::default(),
         no_upstream_dialect: false,
         losses: Vec::new(),
         attempt_context: None,

@@ -6,11 +6,14 @@ use std::borrow::Cow;
 
 use crate::{
     base::json::{raw::RawJson, reader::JsonRef, writer},
-    dialect::responses::items_read::{self, DIALECT, item_type},
+    dialect::responses::{
+        client_arguments,
+        items_read::{self, DIALECT, item_type},
+    },
     ir::{
-        block::{Block, CallKind, ToolCall},
+        block::{Block, BlockKind, CallKind, ToolCall},
         extras::Extras,
-        tool::{FunctionTool, ORIGINAL_TOOL_NOTE},
+        tool::{FunctionTool, ORIGINAL_TOOL_NOTE, Tool},
     },
 };
 
@@ -90,6 +93,12 @@ pub(super) fn of_output(kind: &str) -> Option<&'static ResponsesClientTool> {
     CLIENT_TOOLS.iter().find(|tool| tool.output_type == kind)
 }
 
+/// The type by which the client defined a tool that it runs.
+pub(super) fn original_type(tool: &Tool) -> Option<String> {
+    let Tool::Function(tool) = tool else { return None };
+    tool.extras.get(DIALECT, ORIGINAL_TOOL_NOTE)?.json().string_at("type")
+}
+
 /// Reads a tool as a function; `None` if the provider runs it.
 pub(super) fn read_tool(json: JsonRef<'_>) -> Option<FunctionTool> {
     let known = named(&item_type(json))?;
@@ -149,6 +158,12 @@ impl ResponsesClientTool {
             Some(output) => vec![Block::text(output.plain_text())],
             None => Vec::new(),
         };
+        let is_blank =
+            |block: &Block| matches!(&block.kind, BlockKind::Text(it) if it.text.is_empty());
+        if content.iter().all(is_blank) {
+            let words = if failed { "(failed without output)" } else { "(no output)" };
+            return (vec![Block::text(words)], failed);
+        }
         (content, failed)
     }
 
@@ -163,37 +178,20 @@ impl ResponsesClientTool {
             }
             _ => {}
         }
-        let parsed = RawJson::parse(text).filter(|raw| raw.json().is_object());
-        o.object(self.arguments, |o| {
-            if self.name == "local_shell" {
-                o.str("type", "exec");
-            }
-            let Some(parsed) = &parsed else {
-                o.str("input", text);
-                return;
-            };
-            for (key, value) in parsed.json().members() {
-                let is_line = value.kind() == "string";
-                match (self.name, key) {
-                    ("local_shell", "type") => {}
-                    // A model may give one line where the client wants a list.
-                    ("local_shell", "command") if is_line => {
-                        o.array(key, |a| {
-                            a.str("bash").str("-lc").str(&value.str().unwrap_or_default());
-                        });
-                    }
-                    ("shell", "commands" | "command") if is_line => {
-                        o.array("commands", |a| {
-                            a.str(&value.str().unwrap_or_default());
-                        });
-                    }
-                    _ => {
-                        o.json(key, value);
-                    }
+        let parsed = client_arguments::parse(text, self.arguments);
+        o.object(self.arguments, |o| match (self.name, parsed.as_ref().map(RawJson::json)) {
+            ("apply_patch", json)
+                if json.is_none_or(|json| json.get("type").is_none())
+                    && client_arguments::write_patch(o, text) => {}
+            ("local_shell", Some(json)) => client_arguments::write_local_shell(o, json),
+            ("shell", Some(json)) => client_arguments::write_shell(o, json),
+            (_, Some(json)) => {
+                for (key, value) in json.members() {
+                    o.json(key, value);
                 }
             }
-            if self.name == "local_shell" && parsed.json().get("env").is_none() {
-                o.object("env", |_| {});
+            (_, None) => {
+                o.str("input", text);
             }
         });
     }
@@ -259,7 +257,6 @@ fn found_tools_text(item: JsonRef<'_>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ir::block::BlockKind;
 
     fn raw(text: &str) -> RawJson {
         RawJson::parse(text).expect("valid JSON")

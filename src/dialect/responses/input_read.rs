@@ -202,7 +202,8 @@ impl<'a> InputItemsReader<'a> {
     /// Reads a call of a tool that this API defines and the client runs.
     fn read_client_call(&mut self, item: JsonRef<'_>, kind: &str) {
         let Some(tool) = client_tools::of_call(kind) else { return };
-        let call = tool.read_call(item);
+        let mut call = tool.read_call(item);
+        self.qualified_names.of_type(tool.name).clone_into(&mut call.name);
         self.call_names.insert(call.id.clone(), call.name.clone());
         let mut block = Block::new(BlockKind::ToolCall(call));
         block.extras.push_dialect_only(DIALECT, ORIGINAL_ITEM_NOTE, RawJson::from_json(item));
@@ -217,7 +218,7 @@ impl<'a> InputItemsReader<'a> {
         let (content, is_error) = tool.read_output(item);
         let mut block = Block::new(BlockKind::ToolResult(ToolResult {
             call,
-            name: Some(tool.name.to_owned()),
+            name: Some(self.qualified_names.of_type(tool.name).to_owned()),
             content,
             is_error,
             form: CallKind::Function,

@@ -1,6 +1,7 @@
 //! OpenAI's Responses API.
 
 mod buffered;
+mod client_arguments;
 mod client_tools;
 mod error;
 mod input_read;

@@ -50,8 +50,9 @@ impl<'a> ResponsesToolNames<'a> {
                 }
                 Tool::Custom(it) => {
                     names.custom_tools.insert(&it.name);
-                    if let Some((space, _)) = it.namespace() {
+                    if let Some((space, inner)) = it.namespace() {
                         names.namespaces.insert(&it.name, Cow::Owned(space));
+                        names.inner_names.insert(&it.name, Cow::Owned(inner));
                     }
                 }
                 Tool::Hosted(_) => {}

@@ -70,12 +70,8 @@ pub(super) fn read_request(body: &[u8]) -> Result<ChatRequest, ProxyError> {
     let mut request = ChatRequest::default();
     // The dialect is recorded even if no other extras remain.
     request.extras.push_dialect_only(DIALECT, "dialect", RawJson::string("responses"));
-    if let Some(tools) = root.get("tools") {
-        request.tools = tools_read::read_tools(expect_array(tools, "tools")?);
-    }
-    if let Some(input) = root.get("input") {
-        tools_read::read_input_tools(input, &mut request.tools);
-    }
+    let tools = root.get("tools").map(|list| expect_array(list, "tools")).transpose()?;
+    request.tools = tools_read::read_all_tools(tools, root.get("input"));
     for (key, value) in root.members().filter(|(_, value)| value.kind() != "null") {
         read_field(&mut request, key, value)?;
         if ECHOED_FIELDS.contains(&key) {

@@ -5,19 +5,24 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use crate::{
-    base::json::writer,
+    base::json::{raw::RawJson, writer},
     dialect::{
         egress::{TargetTraits, Thinking},
+        errors::read_error,
         ingress::ResponseSpec,
         losses::Losses,
-        responses::{input_write::InputItemsWriter, names::ResponsesToolNames, schema},
+        responses::{
+            input_read::InputItemsReader, input_write::InputItemsWriter, names::ResponsesToolNames,
+            schema,
+        },
     },
     ir::{
         block::{Block, BlockKind},
+        fault::Fault,
         generation_settings::GenerationSettings,
         request::{ChatMessage, ChatRequest, Role},
         response::ChatResponse,
-        tool::ToolChoice,
+        tool::{Tool, ToolChoice},
     },
 };
 
@@ -30,8 +35,13 @@ pub struct InputItemsQuery {
     pub ascending: bool,
 }
 
-/// The prefix of the content of a compaction that aiproxy made. The plain summary follows it.
-const COMPACTION_PREFIX: &str = "aip1:";
+/// The prefix of the content of a compaction that aiproxy made. The plain summary follows it. It
+/// begins like the ids of reasoning that aiproxy made: by them a request is recognised that a
+/// provider of this API would refuse as it is.
+const COMPACTION_PREFIX: &str = "rs_aip_summary:";
+/// The prefix in earlier versions.
+const EARLIER_COMPACTION_PREFIX: &str = "aip1:";
+pub(super) const MISSING_SUMMARY: &str = "no summary of the conversation";
 const SUMMARY_INTRO: &str = "The conversation so far, in short:\n\n";
 const COMPACTION_PROMPT: &str = "Summarise this conversation for a reader who has to go on with it and will see nothing of it but your summary and the \
      user's own messages. Tell what was asked, what was found out, decided and done (with names, paths, numbers and code that will be \
@@ -155,6 +165,25 @@ pub fn write_input_tokens(count: u64) -> Bytes {
     json!({ "object": "response.input_tokens", "input_tokens": count }).to_string().into()
 }
 
+/// The id of the response to which an output item of aiproxy belongs.
+#[must_use]
+pub fn response_of_item(id: &str) -> Option<String> {
+    let (rest, number) = id.rsplit_once('_')?;
+    number.parse::<u32>().ok()?;
+    Some(format!("resp_{}", rest.rsplit('_').next()?))
+}
+
+/// Reads a stored output item as a part of a conversation; nothing if it is no item.
+#[must_use]
+pub fn read_item(item: &str, tools: &[Tool]) -> Vec<ChatMessage> {
+    let Some(item) = RawJson::parse(item) else { return Vec::new() };
+    let mut reader = InputItemsReader::new(tools);
+    match reader.read_item(item.json(), 0) {
+        Ok(()) => reader.finish().1,
+        Err(_) => Vec::new(),
+    }
+}
+
 /// The request that asks any model for the summary that [`write_compaction`] needs.
 #[must_use]
 pub fn compaction_request(request: &ChatRequest) -> ChatRequest {
@@ -193,12 +222,7 @@ pub fn write_compaction(
         messages: request.messages.iter().filter(has_user_content).cloned().collect(),
         ..ChatRequest::default()
     };
-    let texts = answer.blocks.iter().filter_map(|block| match &block.kind {
-        BlockKind::Text(text) => Some(text.text.as_str()),
-        _ => None,
-    });
-    let summary = texts.collect::<Vec<_>>().join("\n");
-    let compaction = compaction_item(&format!("cmp_{}", shape.request_id), &summary);
+    let compaction = compaction_item(&format!("cmp_{}", shape.request_id), &summary_text(answer));
     let mut output = list_items(&users, &shape.request_id);
     output.push(serde_json::from_str(&compaction).unwrap_or_default());
     let body = writer::object(|o| {
@@ -211,6 +235,33 @@ pub fn write_compaction(
     body.into()
 }
 
+fn summary_text(answer: &ChatResponse) -> String {
+    let texts = answer.blocks.iter().filter_map(|block| match &block.kind {
+        BlockKind::Text(text) => Some(text.text.as_str()),
+        _ => None,
+    });
+    texts.collect::<Vec<_>>().join("\n")
+}
+
+/// The message with which a conversation goes on after its compaction by this answer.
+#[must_use]
+pub fn summary_message(answer: &ChatResponse) -> ChatMessage {
+    let text = format!("{SUMMARY_INTRO}{}", summary_text(answer));
+    ChatMessage::new(Role::User, vec![Block::text(text)])
+}
+
+/// Whether an answer is to be a compaction but has no text that could stand for the conversation.
+#[must_use]
+pub fn is_summary_missing(answer: &ChatResponse) -> bool {
+    summary_text(answer).trim().is_empty()
+}
+
+/// The fault of such an answer: an empty summary would end the conversation's memory.
+#[must_use]
+pub fn missing_summary_fault() -> Fault {
+    read_error::unexpected_shape(MISSING_SUMMARY)
+}
+
 /// An item that holds a summary. It is not encrypted; [`read_compaction`] reads it.
 pub(super) fn compaction_item(id: &str, summary: &str) -> String {
     writer::object(|o| {
@@ -221,7 +272,10 @@ pub(super) fn compaction_item(id: &str, summary: &str) -> String {
 
 /// The text of a compaction that aiproxy made; `None` for a provider's own.
 pub(super) fn read_compaction(content: &str) -> Option<String> {
-    content.strip_prefix(COMPACTION_PREFIX).map(|summary| format!("{SUMMARY_INTRO}{summary}"))
+    let summary = content
+        .strip_prefix(COMPACTION_PREFIX)
+        .or_else(|| content.strip_prefix(EARLIER_COMPACTION_PREFIX))?;
+    Some(format!("{SUMMARY_INTRO}{summary}"))
 }
 
 #[cfg(test)]

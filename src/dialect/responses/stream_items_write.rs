@@ -35,7 +35,7 @@ pub(super) struct ItemsWriter {
     id: String,
     custom_tools: Vec<String>,
     namespaced_tools: Vec<(String, String, String)>,
-    client_tools: Vec<String>,
+    client_tools: Vec<(String, String)>,
     compaction: Option<Summary>,
     pub(super) event_writer: EventWriter,
     pub(super) saw_refusal: bool,
@@ -91,8 +91,8 @@ impl ItemsWriter {
                 self.close_item("completed", out);
                 let bridged = form == CallKind::Function && self.custom_tools.contains(&name);
                 let custom = bridged || form == CallKind::Custom;
-                let client_tool =
-                    client_tools::named(&name).filter(|_| self.client_tools.contains(&name));
+                let kind = self.client_tools.iter().find(|(called, _)| *called == name);
+                let client_tool = kind.and_then(|(_, kind)| client_tools::named(kind));
                 let inside = self.namespaced_tools.iter().find(|(full, ..)| *full == name);
                 let (space, name) = match inside {
                     Some((full, space, name)) if name.is_empty() => {
@@ -392,6 +392,11 @@ impl ItemsWriter {
         });
         append_element(&mut self.output, item);
         self.item_count += 1;
+    }
+
+    /// Whether the answer is to be a compaction, and no text has come for it.
+    pub(super) fn is_summary_missing(&self) -> bool {
+        self.compaction.as_ref().is_some_and(|summary| summary.text.trim().is_empty())
     }
 
     /// Ends the last item; the answer is complete.

@@ -8,12 +8,13 @@ use crate::{
         responses::{
             error,
             schema::{self, Envelope, ResponseState},
+            stored,
             stream_items_write::ItemsWriter,
         },
     },
     ir::{
         event::ChatEvent,
-        fault::ProxyError,
+        fault::{ProxyError, ProxyErrorKind},
         response::{Finish, FinishKind},
         serialize_blocks::BlockSerializer,
         usage::Usage,
@@ -110,6 +111,10 @@ impl ResponseWriter {
         out: &mut Vec<u8>,
     ) {
         self.ensure_started(out);
+        if self.items.is_summary_missing() {
+            let error = ProxyError::new(ProxyErrorKind::Upstream, stored::MISSING_SUMMARY);
+            return self.write_error(&error, "", out);
+        }
         self.items.close_last_item(item_status(finish), out);
         let usage = usage.or(self.usage);
         let word = schema::response_status(finish, self.items.saw_refusal);

@@ -17,7 +17,7 @@ use crate::{
     ir::{
         extras::Extras,
         tool::{
-            CustomTool, FunctionTool, HostedKind, HostedTool, INNER_NAME_NOTE, ORIGINAL_TOOL_NOTE,
+            CustomTool, FunctionTool, HostedKind, HostedTool, INNER_NAME_NOTE, INPUT_TOOL_NOTE,
             PARENT_NAMESPACE_NOTE, Tool, ToolChoice,
         },
     },
@@ -26,7 +26,7 @@ use crate::{
 /// The note on the first tool of a namespace: the namespace without its tools.
 pub(super) const NAMESPACE_NOTE: &str = "namespace";
 
-pub(super) fn read_tools(list: JsonRef<'_>) -> Vec<Tool> {
+fn read_tools(list: JsonRef<'_>) -> Vec<Tool> {
     let mut out = Vec::new();
     for tool in list.items() {
         match item_type(tool).as_str() {
@@ -43,53 +43,82 @@ pub(super) fn read_tools(list: JsonRef<'_>) -> Vec<Tool> {
             }),
         }
     }
-    keep_names_apart(&mut out);
     out
 }
 
-/// Gives a tool of a namespace another name if its qualified name is taken: two tools of one name
-/// are refused everywhere.
-fn keep_names_apart(tools: &mut [Tool]) {
-    let mut taken: HashSet<String> = tools
-        .iter()
-        .filter_map(|tool| match tool {
-            Tool::Function(tool) if tool.namespace.is_some() => None,
-            tool => tool.name().map(str::to_owned),
-        })
-        .collect();
-    let mut numbers = NameNumbers::default();
-    for tool in tools {
-        let Tool::Function(tool) = tool else { continue };
-        if tool.namespace.is_none() {
-            continue;
-        }
-        if taken.contains(&tool.name) && tool.name.is_ascii() {
-            let inner = RawJson::string(&tool.inner_name());
-            tool.name = numbers.unique(&tool.name, usize::MAX, |name| taken.contains(name));
-            tool.extras.push_dialect_only(DIALECT, INNER_NAME_NOTE, inner);
-        }
-        taken.insert(tool.name.clone());
+/// The namespace of a tool, if it has one, and its name inside it. Tools that are equal in that are
+/// the same tool, wherever they are defined.
+type ToolIdentity = (Option<String>, String);
+
+fn identity(tool: &Tool) -> Option<ToolIdentity> {
+    match tool {
+        Tool::Function(it) => match (&it.namespace, client_tools::original_type(tool)) {
+            (Some(space), _) => Some((Some(space.clone()), it.inner_name().into_owned())),
+            // A type is no name that a namespace or a function has.
+            (None, Some(kind)) => Some((Some(String::new()), format!("type {kind}"))),
+            (None, None) => Some((None, it.name.clone())),
+        },
+        Tool::Custom(it) => Some(match it.namespace() {
+            Some((space, inner)) => (Some(space), inner),
+            None => (None, it.name.clone()),
+        }),
+        Tool::Hosted(_) => None,
     }
 }
 
-/// Reads the tools that the input adds to a request: those of `additional_tools` items, and those
-/// that a search of the client found.
-pub(super) fn read_input_tools(input: JsonRef<'_>, tools: &mut Vec<Tool>) {
-    let mut known: HashSet<String> =
-        tools.iter().filter_map(Tool::name).map(str::to_owned).collect();
-    for item in input.items() {
-        let kind = item_type(item);
-        let is_found = kind == "tool_search_output";
-        if !is_found && kind != "additional_tools" {
+/// Gives a tool of a namespace, or one that is defined by its type, another name if its own is
+/// taken: two tools of one name are refused everywhere.
+fn keep_names_apart(tools: &mut [Tool]) {
+    let can_change = |tool: &Tool| match tool {
+        Tool::Function(it) => it.namespace.is_some() || client_tools::original_type(tool).is_some(),
+        Tool::Custom(it) => it.extras.get(DIALECT, PARENT_NAMESPACE_NOTE).is_some(),
+        Tool::Hosted(_) => false,
+    };
+    let fixed = tools.iter().filter(|tool| !can_change(tool)).filter_map(Tool::name);
+    let mut taken: HashSet<String> = fixed.map(str::to_owned).collect();
+    let mut numbers = NameNumbers::default();
+    for tool in tools.iter_mut().filter(|tool| can_change(tool)) {
+        let inner = identity(tool).map(|(_, inner)| RawJson::string(&inner));
+        let (Tool::Function(FunctionTool { name, extras, .. })
+        | Tool::Custom(CustomTool { name, extras, .. })) = tool
+        else {
             continue;
+        };
+        if taken.contains(name) {
+            *name = numbers.unique(name, usize::MAX, |name| taken.contains(name));
+            if let Some(inner) = inner {
+                extras.push_dialect_only(DIALECT, INNER_NAME_NOTE, inner);
+            }
         }
-        let mut added = item.get("tools").map(read_tools).unwrap_or_default();
-        added.retain(|tool| tool.name().is_none_or(|name| known.insert(name.to_owned())));
-        for extras in added.iter_mut().filter(|_| is_found).filter_map(extras_mut) {
-            extras.push_dialect_only(DIALECT, FOUND_TOOL_NOTE, RawJson::from(true));
-        }
-        tools.append(&mut added);
+        taken.insert(name.clone());
     }
+}
+
+/// Reads the tools of a request: its list, and those that the input adds in `additional_tools`
+/// items or as the result of a search of the client.
+pub(super) fn read_all_tools(list: Option<JsonRef<'_>>, input: Option<JsonRef<'_>>) -> Vec<Tool> {
+    let mut tools = list.map(read_tools).unwrap_or_default();
+    let is_adding = |item: &JsonRef<'_>| {
+        matches!(item_type(*item).as_str(), "additional_tools" | "tool_search_output")
+    };
+    let mut adding = input.into_iter().flat_map(JsonRef::items).filter(is_adding).peekable();
+    if adding.peek().is_some() {
+        let mut known: HashSet<ToolIdentity> = tools.iter().filter_map(identity).collect();
+        for item in adding {
+            let is_found = item_type(item) == "tool_search_output";
+            let mut added = item.get("tools").map(read_tools).unwrap_or_default();
+            added.retain(|tool| identity(tool).is_none_or(|it| known.insert(it)));
+            for extras in added.iter_mut().filter_map(Tool::extras_mut) {
+                extras.push_dialect_only(DIALECT, INPUT_TOOL_NOTE, RawJson::from(true));
+                if is_found {
+                    extras.push_dialect_only(DIALECT, FOUND_TOOL_NOTE, RawJson::from(true));
+                }
+            }
+            tools.append(&mut added);
+        }
+    }
+    keep_names_apart(&mut tools);
+    tools
 }
 
 fn hosted_kind(kind: &str) -> HostedKind {
@@ -166,19 +195,11 @@ fn flatten_namespace(tool: JsonRef<'_>, out: &mut Vec<Tool>) {
         }
     });
     let description = tool.get("description").map(RawJson::from_json);
-    if let Some(extras) = out.get_mut(first).and_then(extras_mut) {
+    if let Some(extras) = out.get_mut(first).and_then(Tool::extras_mut) {
         extras.push_dialect_only(DIALECT, NAMESPACE_NOTE, namespace_fields);
         if let Some(description) = description {
             extras.push(DIALECT, "namespace.description", description);
         }
-    }
-}
-
-fn extras_mut(tool: &mut Tool) -> Option<&mut Extras> {
-    match tool {
-        Tool::Function(it) => Some(&mut it.extras),
-        Tool::Custom(it) => Some(&mut it.extras),
-        Tool::Hosted(_) => None,
     }
 }
 
@@ -195,9 +216,6 @@ pub(super) fn read_choice(json: JsonRef<'_>, tools: &[Tool]) -> Option<ToolChoic
     }
     match item_type(json).as_str() {
         "function" | "custom" => read_named_tool(json, tools).map(ToolChoice::Named),
-        kind if tools.iter().any(|tool| is_client_tool(tool, kind)) => {
-            Some(ToolChoice::Named(kind.to_owned()))
-        }
         "allowed_tools" => {
             let inner = json.get("allowed_tools").filter(|inner| inner.is_object()).unwrap_or(json);
             let names: Vec<_> = inner
@@ -208,13 +226,13 @@ pub(super) fn read_choice(json: JsonRef<'_>, tools: &[Tool]) -> Option<ToolChoic
             let required = inner.string_at("mode").as_deref() == Some("required");
             (!names.is_empty()).then_some(ToolChoice::Allowed { names, required })
         }
-        _ => None,
+        kind => {
+            let chosen = tools
+                .iter()
+                .find(|tool| client_tools::original_type(tool).as_deref() == Some(kind));
+            chosen.and_then(Tool::name).map(|name| ToolChoice::Named(name.to_owned()))
+        }
     }
-}
-
-fn is_client_tool(tool: &Tool, kind: &str) -> bool {
-    matches!(tool, Tool::Function(tool)
-        if tool.name == kind && tool.extras.get(DIALECT, ORIGINAL_TOOL_NOTE).is_some())
 }
 
 fn read_named_tool(json: JsonRef<'_>, tools: &[Tool]) -> Option<String> {
@@ -229,25 +247,45 @@ fn read_named_tool(json: JsonRef<'_>, tools: &[Tool]) -> Option<String> {
 
 /// The names of a request's tools by namespace and the name inside it.
 pub(super) struct QualifiedNames<'a> {
-    functions: HashMap<(&'a str, Cow<'a, str>), &'a str>,
+    inside: HashMap<(Cow<'a, str>, Cow<'a, str>), &'a str>,
+    /// The names of tools that are defined by their types.
+    by_type: HashMap<String, &'a str>,
     all: HashSet<&'a str>,
 }
 
 impl<'a> QualifiedNames<'a> {
     pub(super) fn new(tools: &'a [Tool]) -> Self {
-        let functions = tools.iter().filter_map(|tool| match tool {
+        let inside = tools.iter().filter_map(|tool| match tool {
             Tool::Function(tool) => {
-                Some(((tool.namespace.as_deref()?, tool.inner_name()), tool.name.as_str()))
+                let space = Cow::Borrowed(tool.namespace.as_deref()?);
+                Some(((space, tool.inner_name()), tool.name.as_str()))
             }
-            Tool::Custom(_) | Tool::Hosted(_) => None,
+            Tool::Custom(tool) => {
+                let (space, inner) = tool.namespace()?;
+                Some(((space.into(), inner.into()), tool.name.as_str()))
+            }
+            Tool::Hosted(_) => None,
         });
-        Self { functions: functions.collect(), all: tools.iter().filter_map(Tool::name).collect() }
+        let by_type = tools
+            .iter()
+            .filter_map(|tool| Some((client_tools::original_type(tool)?, tool.name()?)));
+        Self {
+            inside: inside.collect(),
+            by_type: by_type.collect(),
+            all: tools.iter().filter_map(Tool::name).collect(),
+        }
+    }
+
+    /// The name that aiproxy uses for the tool of this type; the type itself if the request has no
+    /// such tool.
+    pub(super) fn of_type<'t>(&'t self, kind: &'t str) -> &'t str {
+        self.by_type.get(kind).copied().unwrap_or(kind)
     }
 
     /// The name that aiproxy uses for a tool; `None` if the request has no such tool.
     pub(super) fn find(&self, namespace: &str, name: &str) -> Option<&'a str> {
-        self.functions
-            .get(&(namespace, Cow::Borrowed(name)))
+        self.inside
+            .get(&(Cow::Borrowed(namespace), Cow::Borrowed(name)))
             .or_else(|| self.all.get(&*qualified_name(namespace, name)))
             .copied()
     }

@@ -38,7 +38,7 @@ pub(super) fn write_tools(
         };
         // Adjacent tools of one namespace are written as one namespace.
         let begins = |tool: &Tool| {
-            tool_extras(tool).is_some_and(|extras| extras.get(DIALECT, NAMESPACE_NOTE).is_some())
+            tool.extras().is_some_and(|extras| extras.get(DIALECT, NAMESPACE_NOTE).is_some())
         };
         let same = |other: &&&Tool| {
             other.name().and_then(|name| names.namespace(name)) == Some(namespace) && !begins(other)
@@ -48,7 +48,7 @@ pub(super) fn write_tools(
             rest[..count].iter().filter_map(|tool| write_tool(tool, names, losses)).collect();
         out.push(writer::object(|o| {
             o.str("type", "namespace").str("name", namespace);
-            match tool_extras(tool).and_then(|extras| extras.get(DIALECT, NAMESPACE_NOTE)) {
+            match tool.extras().and_then(|extras| extras.get(DIALECT, NAMESPACE_NOTE)) {
                 Some(fields) => write_members(o, fields, &[]),
                 None => {
                     o.str("description", namespace);
@@ -67,15 +67,7 @@ pub(super) fn write_tools(
 
 /// Whether the tool stands in the result of the client's search already.
 fn is_found(tool: &Tool) -> bool {
-    tool_extras(tool).is_some_and(|extras| extras.get(DIALECT, FOUND_TOOL_NOTE).is_some())
-}
-
-fn tool_extras(tool: &Tool) -> Option<&Extras> {
-    match tool {
-        Tool::Function(it) => Some(&it.extras),
-        Tool::Custom(it) => Some(&it.extras),
-        Tool::Hosted(_) => None,
-    }
+    tool.extras().is_some_and(|extras| extras.get(DIALECT, FOUND_TOOL_NOTE).is_some())
 }
 
 fn write_tool(tool: &Tool, names: &ResponsesToolNames<'_>, losses: &mut Losses) -> Option<String> {

@@ -8,6 +8,7 @@ pub mod collect_events;
 mod deadlines;
 pub mod encode;
 pub mod first_content;
+mod foreign_state;
 pub mod other_ops;
 pub mod parse_request;
 pub mod read_body;

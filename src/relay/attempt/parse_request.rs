@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use crate::relay::{
-    attempt::{encode::encode_request, other_ops, translate::is_needed},
+    attempt::{encode::encode_request, foreign_state, other_ops, translate::is_needed},
     context::RequestContext,
     request::{parsed::ParsedRequest, proxy_request::ProxyRequest},
-    state::reasoning_cache,
+    state::{item_references, reasoning_cache},
 };
 use crate::{
     base::sanitize,
@@ -16,7 +16,6 @@ use crate::{
     ir::{
         fault::{ProxyError, ProxyErrorKind},
         op::Dialect,
-        request::ChatRequest,
     },
     routing::candidate::Target,
 };
@@ -40,7 +39,7 @@ pub(in crate::relay) fn parse_for_targets(
     {
         Ok(parsed) => {
             context.turns_hash =
-                parsed.upstream_conversation().map_or(0, reasoning_cache::turns_hash);
+                parsed.upstream_conversation().map(reasoning_cache::turns_hash).unwrap_or_default();
             context.parsed = Some(parsed);
             let before = targets.len();
             targets.retain(|target| {
@@ -49,7 +48,15 @@ pub(in crate::relay) fn parse_for_targets(
             if targets.is_empty() && before > 0 {
                 context.no_upstream_dialect = true;
             }
-            match reject_lossy(context, targets) {
+            let unknown_file = context.parsed.as_ref().and_then(|parsed| {
+                let conversation = parsed.upstream_conversation()?;
+                foreign_state::drop_targets_without_files(&context.request, conversation, targets)
+            });
+            let refused = match unknown_file {
+                Some(error) if targets.is_empty() => Some(error),
+                _ => reject_lossy(context, targets),
+            };
+            match refused {
                 None if targets.is_empty() => unsupported_request(&context.request),
                 None => return Ok(()),
                 Some(error) => error,
@@ -83,7 +90,8 @@ fn expand_stored(
     if let Some(request) = parsed.client_conversation_mut() {
         request.stream = context.request.stream;
         context.engine.response_store.expand(project, request)?;
-        refuse_foreign_state(request)?;
+        foreign_state::refuse_stored_fields(request)?;
+        item_references::resolve(&context.engine.response_store, project, request)?;
         context.engine.reasoning_cache.restore(project, request, to, context.engine.clock.mono());
     }
     Ok(match parsed {
@@ -93,28 +101,6 @@ fn expand_stored(
         },
         parsed => parsed,
     })
-}
-
-/// Fields of a Responses request that name what only OpenAI keeps.
-const FOREIGN_STATE_FIELDS: [(&str, &str); 2] = [
-    ("conversation", "send its items as `input` instead"),
-    ("prompt", "send its text as `instructions` and `input` instead"),
-];
-
-/// Refuses a request about a conversation or a prompt that is stored at a provider: no other
-/// upstream knows it.
-fn refuse_foreign_state(request: &ChatRequest) -> Result<(), ProxyError> {
-    for (field, advice) in FOREIGN_STATE_FIELDS {
-        if request.extras.get(Dialect::Responses, field).is_some() {
-            let message = format!(
-                "`{field}` names what is stored at a provider of the Responses API, and no upstream for this model is one; {advice}"
-            );
-            return Err(ProxyError::new(ProxyErrorKind::BadRequest, message)
-                .code("unsupported_parameter")
-                .param(field));
-        }
-    }
-    Ok(())
 }
 
 /// If losses are refused, removes the targets that would lose something; the error names the

@@ -22,7 +22,8 @@ use crate::relay::{
 use crate::{
     config::settings::Upstream,
     dialect::{
-        AnswerSummary, Framing, passthrough::Passthrough, registry, response_stream::ResponseStream,
+        AnswerSummary, Framing, passthrough::Passthrough, registry,
+        response_stream::ResponseStream, stored,
     },
     ir::{
         fault::{TransportFault, TransportKind},
@@ -330,6 +331,9 @@ fn translate_text(
         BodyKind::Events(framing) => translate::from_events(context, target, framing, &text)?,
         BodyKind::Document => translate::read_response(context, target, content_type, &text)?,
     };
+    if translate::is_summary_missing(context, &response) {
+        return Err(stored::missing_summary_fault().into());
+    }
     if context.request.stream {
         let mut ready = Vec::new();
         let stream = translate::as_stream(context, target, &response, &mut ready);

@@ -221,6 +221,18 @@ pub(in crate::relay) fn from_events(
     assembler.finish().ok_or_else(crate::dialect::json_body::truncated_stream_fault)
 }
 
+/// Whether the answer is to stand for the conversation from then on and says nothing.
+pub(in crate::relay) fn is_summary_missing(
+    context: &RequestContext,
+    response: &ChatResponse,
+) -> bool {
+    let is_asked = match &context.parsed {
+        Some(ParsedRequest::Chat(request)) => request.is_compaction(),
+        parsed => matches!(parsed, Some(ParsedRequest::Compact { .. })),
+    };
+    is_asked && stored::is_summary_missing(response)
+}
+
 /// Writes the complete response in the client's dialect.
 pub(in crate::relay) fn write_response(context: &RequestContext, response: &ChatResponse) -> Bytes {
     if let Some(ParsedRequest::Compact { original: whole, .. }) = &context.parsed {

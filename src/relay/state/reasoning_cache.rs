@@ -2,9 +2,10 @@
 //! continues.
 //!
 //! Entries are found by the ids of a response's tool calls, or by the calls' names and arguments
-//! for clients that do not preserve ids. A response without calls is found by its text. All but
-//! long ids, which are unique, count only together with what the user said before: another
-//! conversation may have the same short answer. Bounded in bytes and time, per project.
+//! for clients that do not preserve ids. A response without calls is found by its text. All count
+//! only together with what the user said before, because another conversation may have the same
+//! short answer; for long ids, which are unique, what the user said last is enough. Bounded in bytes
+//! and time, per project.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -16,7 +17,7 @@ use std::{
 use crate::{
     base::{clock::Mono, sync::Mutex},
     ir::{
-        block::{Block, BlockKind, ToolCall},
+        block::{Block, BlockKind, TextBlock, ToolCall},
         extras::Extras,
         op::Dialect,
         request::{ChatMessage, ChatRequest, Role},
@@ -65,7 +66,7 @@ impl ReasoningCache {
     /// providers require that as well.
     ///
     /// `turns` is the [`turns_hash`] of the request.
-    pub fn insert(&self, project: &str, turns: u64, response: &ChatResponse, now: Mono) {
+    pub fn insert(&self, project: &str, turns: TurnsHash, response: &ChatResponse, now: Mono) {
         let thought = |block: &Block| matches!(block.kind, BlockKind::Reasoning(_));
         let called =
             response.blocks.iter().any(|block| matches!(block.kind, BlockKind::ToolCall(_)));
@@ -160,40 +161,60 @@ impl ReasoningCacheState {
     }
 }
 
+/// What the user said in a conversation, as hashes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TurnsHash {
+    /// Everything.
+    all: u64,
+    /// The beginning of what was said last. It stays when a client leaves out earlier turns.
+    last: u64,
+}
+
 /// Hashes what the user said in a conversation.
 #[must_use]
-pub fn turns_hash(request: &ChatRequest) -> u64 {
+pub fn turns_hash(request: &ChatRequest) -> TurnsHash {
     let mut turns = TurnsHasher::default();
     request.messages.iter().for_each(|message| turns.add(message));
     turns.finish()
 }
 
 #[derive(Default)]
-struct TurnsHasher(DefaultHasher);
+struct TurnsHasher {
+    all: DefaultHasher,
+    last: u64,
+}
 
 impl TurnsHasher {
     fn add(&mut self, message: &ChatMessage) {
         if message.role != Role::User {
             return;
         }
+        let mut is_first = true;
         for block in &message.blocks {
             if let BlockKind::Text(text) = &block.kind {
-                text.text.trim().hash(&mut self.0);
+                let text = text.text.trim();
+                text.hash(&mut self.all);
+                if std::mem::take(&mut is_first) {
+                    let mut last = DefaultHasher::new();
+                    text.hash(&mut last);
+                    self.last = last.finish();
+                }
             }
         }
     }
 
-    fn finish(&self) -> u64 {
-        self.0.finish()
+    fn finish(&self) -> TurnsHash {
+        TurnsHash { all: self.all.finish(), last: self.last }
     }
 }
 
 /// Returns the keys by which a response is found again. `turns` is the hash of what the user said
 /// before it.
-fn lookup_keys(project: &str, turns: u64, blocks: &[Block]) -> Vec<u64> {
+fn lookup_keys(project: &str, turns: TurnsHash, blocks: &[Block]) -> Vec<u64> {
     let hash = |kind: u8, text: &str| {
         let mut hasher = DefaultHasher::new();
-        let turns = if kind == 0 && text.len() >= UNIQUE_ID_LEN { 0 } else { turns };
+        let is_unique = kind == 0 && text.len() >= UNIQUE_ID_LEN;
+        let turns = if is_unique { turns.last } else { turns.all };
         (project, turns, kind, text).hash(&mut hasher);
         hasher.finish()
     };
@@ -212,9 +233,10 @@ fn lookup_keys(project: &str, turns: u64, blocks: &[Block]) -> Vec<u64> {
     let text: String = blocks
         .iter()
         .filter_map(|block| match &block.kind {
-            BlockKind::Text(text) => Some(text.text.trim()),
+            BlockKind::Text(text) => Some(text.text.split_whitespace()),
             _ => None,
         })
+        .flatten()
         .collect();
     if text.is_empty() { Vec::new() } else { vec![hash(1, &text)] }
 }
@@ -274,6 +296,9 @@ fn reinsert(stored: &[Block], blocks: &mut Vec<Block>) {
                 }
             }
             BlockKind::Text(text) => {
+                if block.phase().is_some() {
+                    split_text(text, blocks);
+                }
                 let same = blocks.iter_mut().find(|existing| matches!(&existing.kind, BlockKind::Text(own) if own.text.trim() == text.text.trim()));
                 let Some(existing) = same else { continue };
                 if existing.signature.is_none() {
@@ -292,6 +317,26 @@ fn reinsert(stored: &[Block], blocks: &mut Vec<Block>) {
             !(matches!(existing.kind, BlockKind::Reasoning(_)) && existing.signature.is_none())
         });
         blocks.splice(0..0, reasoning);
+    }
+}
+
+/// Makes this text a block of its own if a block begins with it: clients whose messages have one
+/// text join those of several messages.
+fn split_text(part: &TextBlock, blocks: &mut Vec<Block>) {
+    let part = part.text.as_str();
+    let begins = |block: &Block| {
+        block.signature.is_none()
+            && matches!(&block.kind, BlockKind::Text(whole) if whole.citations.is_empty()
+                && whole.text.len() > part.len() && whole.text.starts_with(part))
+    };
+    let Some(at) = blocks.iter().position(begins).filter(|_| !part.trim().is_empty()) else {
+        return;
+    };
+    if let BlockKind::Text(whole) = &mut blocks[at].kind {
+        let rest = whole.text.split_off(part.len());
+        if !rest.trim().is_empty() {
+            blocks.insert(at + 1, Block::text(rest));
+        }
     }
 }
 
@@ -322,7 +367,7 @@ mod tests {
         }))
     }
 
-    fn no_turns() -> u64 {
+    fn no_turns() -> TurnsHash {
         turns_hash(&ChatRequest::default())
     }
 
@@ -353,6 +398,43 @@ mod tests {
         let mut request = turn(vec![Block::text("Looking."), call("c1")]);
         kept.restore("a", &mut request, None, Mono::default());
         assert_eq!(request.messages[0].blocks[0].phase().as_deref(), Some("commentary"));
+    }
+
+    #[test]
+    fn each_message_keeps_its_phase_where_the_client_joins_them() {
+        let kept = ReasoningCache::default();
+        let (mut first, mut last) = (Block::text("Looking.\n"), Block::text("Done."));
+        first.set_phase("commentary");
+        last.set_phase("final_answer");
+        let answer = ChatResponse { blocks: vec![first, last], ..ChatResponse::default() };
+        kept.insert("a", no_turns(), &answer, Mono::default());
+        let mut request = turn(vec![Block::text("Looking.\nDone.")]);
+        kept.restore("a", &mut request, None, Mono::default());
+        let phases: Vec<_> = request.messages[0].blocks.iter().map(Block::phase).collect();
+        assert_eq!(phases, [Some("commentary".to_owned()), Some("final_answer".to_owned())]);
+    }
+
+    #[test]
+    fn a_long_id_counts_in_the_turn_of_its_conversation_only() {
+        let kept = ReasoningCache::default();
+        let said = |text: &str| ChatMessage::new(Role::User, vec![Block::text(text)]);
+        let id = "toolu_01A09q90qw90lq917835lq9";
+        let before = |texts: &[&str]| ChatRequest {
+            messages: texts.iter().map(|text| said(text)).collect(),
+            ..ChatRequest::default()
+        };
+        let answer =
+            ChatResponse { blocks: vec![thought("hm", true), call(id)], ..ChatResponse::default() };
+        kept.insert("a", turns_hash(&before(&["old", "apples"])), &answer, Mono::default());
+        for (texts, is_found) in
+            [(vec!["old", "apples"], true), (vec!["apples"], true), (vec!["old", "pears"], false)]
+        {
+            let mut request = before(&texts);
+            request.messages.push(ChatMessage::new(Role::Assistant, vec![call(id)]));
+            kept.restore("a", &mut request, None, Mono::default());
+            let found = request.messages.last().map_or(0, |message| message.blocks.len());
+            assert_eq!(found == 2, is_found, "{texts:?}");
+        }
     }
 
     fn turn(blocks: Vec<Block>) -> ChatRequest {

@@ -5,7 +5,7 @@
 //! stored.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -15,12 +15,14 @@ use bytes::Bytes;
 use crate::{
     base::{clock::Mono, json::reader, sanitize, sync::Mutex},
     config::settings::{KeyId, UpstreamId},
+    dialect::stored,
     ir::{
         block::{BlockKind, CallKind, MediaSource},
         fault::{ProxyError, ProxyErrorKind},
         op::Dialect,
         request::{ChatMessage, ChatRequest, Role},
         response::ChatResponse,
+        tool::Tool,
     },
 };
 
@@ -51,8 +53,14 @@ struct ResponseEntry {
 #[derive(Clone)]
 pub enum StoredAt {
     /// In aiproxy: the conversation including the response, and the response body that the client
-    /// received.
-    Local { conversation: Arc<ChatRequest>, request_messages: usize, body: Bytes },
+    /// received. The first `request_messages` are the request's; a request that continues the
+    /// conversation begins with the message `continue_from`.
+    Local {
+        conversation: Arc<ChatRequest>,
+        request_messages: usize,
+        continue_from: usize,
+        body: Bytes,
+    },
     /// At the provider, reachable with this key.
     Upstream { upstream: UpstreamId, key: Option<KeyId> },
 }
@@ -78,10 +86,23 @@ impl ResponseStore {
             .ok()
             .and_then(|json| json.get("id")?.str().map(|id| Box::from(&*id)));
         let Some(id) = id else { return };
-        let asked = request.messages.len();
-        let mut conversation =
-            ChatRequest { messages: request.messages.clone(), ..ChatRequest::default() };
-        conversation.messages.push(ChatMessage::new(Role::Assistant, response.blocks.clone()));
+        let mut conversation = ChatRequest {
+            messages: request.messages.clone(),
+            // The other tools come with every request.
+            tools: request.tools.iter().filter(|tool| tool.is_from_input()).cloned().collect(),
+            ..ChatRequest::default()
+        };
+        let mut continue_from = 0;
+        let answer = if request.is_compaction() {
+            // The summary stands for all before it, without aiproxy's own request for it.
+            conversation.messages.pop();
+            continue_from = conversation.messages.len();
+            stored::summary_message(response)
+        } else {
+            ChatMessage::new(Role::Assistant, response.blocks.clone())
+        };
+        let asked = conversation.messages.len();
+        conversation.messages.push(answer);
         let bytes = body.len() * 2
             + request.messages.iter().map(|message| message.blocks.len() * 256).sum::<usize>()
             + estimate_bytes(&conversation);
@@ -93,6 +114,7 @@ impl ResponseStore {
                 location: StoredAt::Local {
                     conversation: Arc::new(conversation),
                     request_messages: asked,
+                    continue_from,
                     body,
                 },
             },
@@ -141,8 +163,11 @@ impl ResponseStore {
     pub fn expand(&self, project: &Arc<str>, request: &mut ChatRequest) -> Result<(), ProxyError> {
         let Some(id) = previous_response_id(request) else { return Ok(()) };
         match self.find(project, &id) {
-            Some(StoredAt::Local { conversation, .. }) => {
-                request.messages.splice(0..0, conversation.messages.iter().cloned());
+            Some(StoredAt::Local { conversation, continue_from, .. }) => {
+                request
+                    .messages
+                    .splice(0..0, conversation.messages[continue_from..].iter().cloned());
+                add_known_tools(request, &conversation.tools);
                 fill_result_names(request);
                 request.extras.remove("previous_response_id");
                 Ok(())
@@ -175,9 +200,17 @@ impl ResponseStore {
     }
 }
 
+/// Adds the tools that earlier input brought, unless the request has tools of their names.
+fn add_known_tools(request: &mut ChatRequest, known: &[Tool]) {
+    let names: HashSet<&str> = request.tools.iter().filter_map(Tool::name).collect();
+    let is_new = |tool: &&Tool| tool.name().is_some_and(|name| !names.contains(name));
+    let added: Vec<Tool> = known.iter().filter(is_new).cloned().collect();
+    request.tools.extend(added);
+}
+
 /// Adds the tools' names to results of calls in the earlier part, because some dialects require
 /// them.
-fn fill_result_names(request: &mut ChatRequest) {
+pub(super) fn fill_result_names(request: &mut ChatRequest) {
     let mut names: HashMap<String, (String, CallKind)> = HashMap::new();
     for block in request.messages.iter_mut().flat_map(|message| &mut message.blocks) {
         match &mut block.kind {

@@ -40,7 +40,7 @@ pub(in crate::server) async fn respond(
     let project = caller.project.name.clone();
     let (upstream, key) = match server.engine.response_store.find(&project, &response) {
         None => return refuse(&not_found(&response)),
-        Some(StoredAt::Local { conversation, request_messages, body }) => {
+        Some(StoredAt::Local { conversation, request_messages, body, .. }) => {
             let stored = LocalResponse { id: &response, conversation, request_messages, body };
             if action == StoredAction::Delete {
                 server.engine.response_store.remove(&project, &response);

@@ -1,5 +1,6 @@
 //! Clients of one dialect over upstreams of another, over real HTTP.
 
+mod agents;
 mod documents;
 mod forms;
 mod hostile;
