@@ -26,6 +26,13 @@ pub(super) struct TargetFacts {
     learned: Vec<LearnedRepair>,
 }
 
+impl TargetFacts {
+    /// Returns whether the model is known to call tools.
+    pub(super) fn calls_tools(&self) -> bool {
+        self.known.facts.tools == Some(true)
+    }
+}
+
 /// Looks up the targets that name an upstream (`upstream:model`).
 pub(super) fn of_targets(
     settings: &Settings,

@@ -81,19 +81,6 @@ async fn read_blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(read).await.unwrap_or_else(|e| Err(io::Error::other(e)))
 }
 
-/// Reads standard input as text, up to `limit` bytes.
-///
-/// # Errors
-///
-/// Standard input cannot be read or is not text.
-pub async fn read_stdin_text(limit: u64) -> Result<String, CliError> {
-    let read = read_blocking(move || {
-        let mut text = String::new();
-        io::stdin().lock().take(limit).read_to_string(&mut text).map(|_| text)
-    });
-    read.await.map_err(|e| CliError::failed(format!("standard input: {e}")))
-}
-
 /// Reads standard input, up to the maximum size of a key.
 async fn read_stdin_key() -> Result<Vec<u8>, CliError> {
     let limit = u64::try_from(MAX_KEY_BYTES).unwrap_or(u64::MAX) + 3;

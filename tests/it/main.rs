@@ -12,6 +12,7 @@
 #![allow(unreachable_pub, reason = "one binary of many small modules")]
 
 mod architecture;
+mod asking;
 mod budgets;
 mod cli;
 mod config_edits;

@@ -10,7 +10,10 @@ use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
 
-use crate::cli::error::{CliError, ExitStatus};
+use crate::{
+    base::sanitize,
+    cli::error::{CliError, ExitStatus},
+};
 
 /// Writes text to stdout unchanged.
 ///
@@ -59,6 +62,14 @@ pub fn print_json_line(value: &impl Serialize) -> Result<(), CliError> {
 pub fn print_note(text: &str) {
     // If stderr is closed, there is no other place for the note.
     drop(writeln!(io::stderr().lock(), "{text}"));
+}
+
+/// Shows the progress of a long command on stderr, if that is a terminal. Each call replaces the text
+/// of the one before, and an empty text removes it.
+pub fn print_progress(text: &str) {
+    if stderr_is_terminal() {
+        drop(write!(io::stderr().lock(), "\r\x1b[K{}", sanitize::clean(text)));
+    }
 }
 
 /// Returns whether stderr is a terminal; progress is only written to one.
