@@ -18,6 +18,9 @@ const RETAINED_BLOCK_BYTES: usize = 1 << 20;
 const MAX_WORKER_THREADS: usize = 4;
 
 fn main() -> ExitCode {
+    if cli::answer_completion_request() {
+        return ExitCode::SUCCESS;
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         // Help and version end here too.

@@ -71,6 +71,12 @@ pub async fn run(cli: Cli) -> Result<ExitStatus, CliError> {
     }
 }
 
+/// Answers a shell's completion script; returns whether the process was called by one.
+#[must_use]
+pub fn answer_completion_request() -> bool {
+    completions::answer_request(std::env::args_os(), Cli::command())
+}
+
 /// Prints help, the version or an error of the arguments; returns the exit code. An error repeats
 /// the arguments, which a script may have from elsewhere, so nothing in them reaches the terminal
 /// as a control sequence.

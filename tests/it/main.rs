@@ -15,6 +15,8 @@ mod architecture;
 mod asking;
 mod budgets;
 mod cli;
+#[cfg(unix)]
+mod completing;
 mod config_edits;
 mod configs;
 mod failover;

@@ -96,12 +96,7 @@ pub(in crate::cli) fn invalid_config_error(
 impl ConfigFile {
     /// The settings plus the upstreams discovered in the environment.
     pub(in crate::cli) fn with_discovered(&self) -> Settings {
-        if !self.settings.discover.env {
-            return self.settings.clone();
-        }
-        let (found, _) =
-            discover::from_env(&self.env, &mut IdInterner::default(), &self.settings.timeouts);
-        discover::merge_discovered(&self.settings, &found)
+        merge_discovered(&self.settings, &self.env)
     }
 
     /// A resolver that reads references as the proxy would, with this command's environment.
@@ -127,6 +122,22 @@ pub(in crate::cli) fn listen_addresses(paths: &Paths) -> Vec<String> {
 /// The dashboard's settings; the defaults if the config cannot be read.
 pub(in crate::cli) fn tui_settings(paths: &Paths) -> TuiSettings {
     load_settings(paths).map(|s| s.tui).unwrap_or_default()
+}
+
+/// The settings plus the upstreams discovered in the environment; `None` if the config cannot be
+/// read. Prints nothing.
+pub(in crate::cli) fn settings_with_discovered(paths: &Paths) -> Option<Settings> {
+    let settings = load_settings(paths)?;
+    let env = Environment::from_process();
+    Some(merge_discovered(&settings, &env))
+}
+
+fn merge_discovered(settings: &Settings, env: &Environment) -> Settings {
+    if !settings.discover.env {
+        return settings.clone();
+    }
+    let (found, _) = discover::from_env(env, &mut IdInterner::default(), &settings.timeouts);
+    discover::merge_discovered(settings, &found)
 }
 
 fn load_settings(paths: &Paths) -> Option<Settings> {

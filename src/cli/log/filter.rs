@@ -48,6 +48,21 @@ pub(super) fn parse_filter(words: &[String]) -> Result<Filter, CliError> {
     Ok(filter)
 }
 
+/// The names of the fields.
+pub(in crate::cli) fn field_names() -> impl Iterator<Item = &'static str> {
+    FIELD_NAMES.iter().map(|(name, _)| *name)
+}
+
+/// The values of a field that has a closed list of them.
+pub(in crate::cli) fn closed_values(field: &str) -> Vec<&'static str> {
+    match field {
+        "level" => LEVELS.to_vec(),
+        "op" => Op::ALL.map(Op::name).to_vec(),
+        "state" => STATES.to_vec(),
+        _ => Vec::new(),
+    }
+}
+
 fn check_field(word: &str, field: &str, value: &str) -> Result<(), CliError> {
     let error = |expected: String| {
         Err(CliError::usage(format!("invalid filter: `{}`: {expected}", clean(word))))

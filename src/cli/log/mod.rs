@@ -3,7 +3,7 @@
 
 mod diff;
 mod export;
-mod filter;
+pub(super) mod filter;
 mod replay;
 pub(super) mod show;
 
