@@ -7,13 +7,16 @@ use std::{
     time::Duration,
 };
 
-use crate::cli::{error::CliError, expose::expose_secret};
+use sha2::{Digest as _, Sha256};
+
 use crate::{
     base::fs::{self, FileLock},
+    cli::{error::CliError, expose::expose_secret},
     config::file::Paths,
     secrets::{
-        Secret, file,
-        keyring::Keyring,
+        Reference, Secret, file,
+        keyring::{Keyring, KeyringError},
+        remembered::KeyMemory,
         secret::{self, NoEntropy},
     },
 };
@@ -57,6 +60,9 @@ pub enum ClientKeyError {
     Disk { path: PathBuf, error: std::io::Error },
     #[error("cannot read the client key from {}: {error}", path.display())]
     File { path: PathBuf, error: file::FileError },
+    /// The key exists and stays valid, but cannot be read here and now.
+    #[error("cannot read the client key from {location}: {error}")]
+    Keyring { location: KeyLocation, error: KeyringError },
     #[error(transparent)]
     NoEntropy(#[from] NoEntropy),
 }
@@ -68,20 +74,25 @@ impl From<ClientKeyError> for CliError {
                 "the data dir must be writable; select another with --data-dir or AIPROXY_DATA_DIR",
             ),
             ClientKeyError::File { .. } => Some("remove the file to create a new key"),
+            ClientKeyError::Keyring { .. } => Some(
+                "unlock the keyring, or ask in the session in which it is unlocked; the key stays \
+                 valid meanwhile, and `aiproxy project rotate default` replaces it",
+            ),
             ClientKeyError::NoEntropy(_) => None,
         };
         Self { hint: hint.map(str::to_owned), ..Self::failed(error.to_string()) }
     }
 }
 
-/// Returns the key of project `default`, and creates it if it does not exist.
+/// Returns the key of project `default`, and creates it if it does not exist. A keyring that cannot
+/// be read is not one without the key.
 ///
 /// A key already stored in the file stays in use when a keyring becomes available, so that tools
 /// configured with it continue to work.
 ///
 /// # Errors
 ///
-/// Neither the keyring nor the data dir can store a new key, or an existing file cannot be read.
+/// Neither the keyring nor the data dir can store a new key, or an existing one cannot be read.
 pub async fn default_client_key(
     paths: &Paths,
     keyring: &Keyring,
@@ -93,7 +104,18 @@ pub async fn default_client_key(
     let lock = acquire_creation_lock(&paths.data).await?;
     let key = match find_default_key(paths, keyring).await? {
         Some(found) => found,
-        None => create_key("default", &paths.data, keyring).await?,
+        None => {
+            let (secret, location) = store_new_key("default", &paths.data, keyring).await?;
+            let memory = KeyMemory::of_data_dir(&paths.data);
+            let again = !memory.find("default").is_empty();
+            remember(memory.remember("default", &location.reference(), &secret));
+            if again {
+                tracing::warn!(
+                    "the client key of project `default` was no longer in its store; a new one is in {location}, and the old one stays valid until `aiproxy project rotate default`"
+                );
+            }
+            (secret, location)
+        }
     };
     drop(lock);
     Ok(key)
@@ -103,23 +125,58 @@ pub async fn default_client_key(
 ///
 /// # Errors
 ///
-/// An existing file cannot be read.
+/// An existing key cannot be read.
 pub(super) async fn find_default_key(
     paths: &Paths,
     keyring: &Keyring,
 ) -> Result<Option<(Secret, KeyLocation)>, ClientKeyError> {
-    let label = keyring_label("default");
-    // A keyring that does not answer is not an error because the key may be in the file.
-    if let Ok(Some(secret)) = keyring.get(&label).await {
-        return Ok(Some((secret, KeyLocation::Keyring(label))));
+    let memory = KeyMemory::of_data_dir(&paths.data);
+    let remembered = memory.find("default").into_iter().next();
+    let found = match remembered.as_ref().map(|key| Reference::parse(&key.reference)) {
+        Some(Ok(Reference::Keyring(label))) => {
+            let location = KeyLocation::Keyring(label.clone());
+            match keyring.get(&label).await {
+                Ok(found) => found.map(|secret| (secret, location)),
+                Err(error) => return Err(ClientKeyError::Keyring { location, error }),
+            }
+        }
+        Some(Ok(Reference::File(path))) => read_key_file(path)?,
+        _ => find_unremembered_key(paths, keyring).await?,
+    };
+    if let Some((secret, location)) = &found {
+        remember(memory.remember("default", &location.reference(), secret));
     }
-    let path = key_file_path(&paths.data, "default");
+    Ok(found)
+}
+
+/// Looks where this data dir, and older versions, would have stored the key.
+async fn find_unremembered_key(
+    paths: &Paths,
+    keyring: &Keyring,
+) -> Result<Option<(Secret, KeyLocation)>, ClientKeyError> {
+    for label in [keyring_label("default", &paths.data), shared_label("default")] {
+        // A keyring that does not answer is not an error because the key may be in the file.
+        if let Ok(Some(secret)) = keyring.get(&label).await {
+            return Ok(Some((secret, KeyLocation::Keyring(label))));
+        }
+    }
+    read_key_file(key_file_path(&paths.data, "default"))
+}
+
+fn read_key_file(path: PathBuf) -> Result<Option<(Secret, KeyLocation)>, ClientKeyError> {
     if !path.exists() {
         return Ok(None);
     }
     let line = file::read_line(&path)
         .map_err(|error| ClientKeyError::File { path: path.clone(), error })?;
     Ok(Some((Secret::new(line.as_str().to_owned()), KeyLocation::File(path))))
+}
+
+/// What cannot be remembered is only missing if the keyring cannot be read later.
+fn remember(written: std::io::Result<()>) {
+    if let Err(error) = written {
+        tracing::debug!(%error, "the client key is not remembered");
+    }
 }
 
 /// Acquires the lock for creating the key; `None` if another process keeps it for longer than
@@ -148,10 +205,26 @@ pub async fn create_key(
     data: &Path,
     keyring: &Keyring,
 ) -> Result<(Secret, KeyLocation), ClientKeyError> {
-    let (secret, label, path) =
-        (secret::generate_client_key()?, keyring_label(project), key_file_path(data, project));
-    // The project's readers use the file only if the keyring has no entry, so the new entry takes
-    // precedence even if the file exists.
+    let (secret, location) = store_new_key(project, data, keyring).await?;
+    let memory = KeyMemory::of_data_dir(data);
+    memory
+        .replace(project, &location.reference(), &secret)
+        .map_err(|error| ClientKeyError::Disk { path: data.to_owned(), error })?;
+    Ok((secret, location))
+}
+
+async fn store_new_key(
+    project: &str,
+    data: &Path,
+    keyring: &Keyring,
+) -> Result<(Secret, KeyLocation), ClientKeyError> {
+    // Before the label is made, which depends on the folder's real path.
+    fs::create_private_dir(data).unwrap_or_default();
+    let (secret, label, path) = (
+        secret::generate_client_key()?,
+        keyring_label(project, data),
+        key_file_path(data, project),
+    );
     if keyring.set(&label, &secret).await.is_ok() {
         drop(std::fs::remove_file(&path));
         return Ok((secret, KeyLocation::Keyring(label)));
@@ -166,20 +239,40 @@ pub async fn create_key(
     Ok((secret, KeyLocation::File(path)))
 }
 
-/// Deletes a project's key from the keyring and the file.
+/// Deletes a project's key from the keyring and the file. An entry that other data dirs may use too
+/// stays.
 pub async fn delete_key(project: &str, data: &Path, keyring: &Keyring) {
     // Either may be absent. A leftover key grants no access once the project is gone.
-    drop(keyring.delete(&keyring_label(project)).await);
+    drop(keyring.delete(&keyring_label(project, data)).await);
     drop(std::fs::remove_file(key_file_path(data, project)));
+    remember(KeyMemory::of_data_dir(data).forget(project));
 }
 
 /// Returns the reference of a project's key where a keyring is available.
 #[must_use]
-pub fn usual_reference(project: &str) -> String {
-    format!("keyring:{}", keyring_label(project))
+pub fn usual_reference(project: &str, data: &Path) -> String {
+    format!("keyring:{}", keyring_label(project, data))
 }
 
-fn keyring_label(project: &str) -> String {
+/// Returns whether a keyring entry is a key that aiproxy generated for the project.
+#[must_use]
+pub fn is_generated_label(label: &str, project: &str) -> bool {
+    let rest = label.strip_prefix(&shared_label(project));
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// The label of a project's key. It differs for each data dir, so that none replaces the key of
+/// another.
+fn keyring_label(project: &str, data: &Path) -> String {
+    let folder = std::fs::canonicalize(data).or_else(|_| std::path::absolute(data));
+    let folder = folder.unwrap_or_else(|_| data.to_owned());
+    let hash = Sha256::digest(folder.as_os_str().as_encoded_bytes());
+    let [a, b, c, d] = [hash[0], hash[1], hash[2], hash[3]];
+    format!("{}/{a:02x}{b:02x}{c:02x}{d:02x}", shared_label(project))
+}
+
+/// The label that older versions used, whatever the data dir.
+fn shared_label(project: &str) -> String {
     format!("client/{project}")
 }
 

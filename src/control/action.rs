@@ -14,6 +14,10 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "action", rename_all = "snake_case")]
 pub enum Action {
+    /// Returns the client key of a project as the reply's text; only for the control token.
+    ClientKey {
+        project: String,
+    },
     /// Cools a key for all models or for one; without a duration, until the key is warmed.
     Cool {
         key: String,

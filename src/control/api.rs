@@ -103,7 +103,7 @@ impl ControlApi {
         bool::from(self.token.ct_eq(&token.digest()))
     }
 
-    /// Answers one request below `/aiproxy/v1/`.
+    /// Answers one request below `/aiproxy/v1/` that was sent with this token.
     pub async fn handle(
         &self,
         method: &Method,
@@ -111,8 +111,10 @@ impl ControlApi {
         query: Option<&str>,
         body: Incoming,
         id: RequestId,
+        token: Option<&Secret>,
     ) -> Response<ResponseBody> {
-        let mut response = self.dispatch(method, path, query, body, id).await;
+        let is_owner = token.is_some_and(|token| self.is_token(token));
+        let mut response = self.dispatch(method, path, query, body, id, is_owner).await;
         // Errors get the headers too, so that the client can distinguish them from another
         // server's.
         set_control_headers(&mut response, id);
@@ -126,6 +128,7 @@ impl ControlApi {
         query: Option<&str>,
         body: Incoming,
         id: RequestId,
+        is_owner: bool,
     ) -> Response<ResponseBody> {
         let get = matches!(*method, Method::GET | Method::HEAD);
         match (path, get) {
@@ -145,6 +148,12 @@ impl ControlApi {
                 json_response(id, StatusCode::OK, &all)
             }
             ("act", false) => match self.read_body::<Action>(body).await {
+                Ok(Action::ClientKey { .. }) if !is_owner => {
+                    let message =
+                        "client keys are given to the control token (DATA/run/token) only";
+                    let error = ProxyError::new(ProxyErrorKind::Forbidden, message);
+                    response::error_response(Dialect::Openai, id, &error)
+                }
                 Ok(action) => json_response(id, StatusCode::OK, &self.admin.perform(action).await),
                 Err(error) => response::error_response(Dialect::Openai, id, &error),
             },

@@ -17,7 +17,16 @@ use keyring_core::{CredentialStore, Entry, Error};
 use tokio::sync::{mpsc, oneshot};
 use zeroize::Zeroizing;
 
-use super::{Secret, redact::printable};
+#[cfg(all(unix, not(any(target_os = "macos", target_os = "ios", target_os = "android"))))]
+use super::secret_service::{LockProbe, connect};
+use super::{Secret, keyring_error::classify};
+#[cfg(not(all(
+    unix,
+    not(any(target_os = "macos", target_os = "ios", target_os = "android"))
+)))]
+use super::{keyring_error::MAX_SHOWN_CHARS, redact::printable};
+
+pub use super::keyring_error::KeyringError;
 
 /// A handle to the keyring's thread; clones share it. The thread starts with the first call and
 /// ends with the last handle.
@@ -38,7 +47,7 @@ impl Keyring {
     /// Manager. Makes no call yet.
     #[must_use]
     pub fn system() -> Self {
-        Self::with_connector(connect)
+        Self::with_connector(connect, true)
     }
 
     /// Creates a keyring that must not be used; every call returns the reason.
@@ -57,8 +66,7 @@ impl Keyring {
     /// Returns the key stored under a label (entry: service `aiproxy`, user LABEL); `None` if there
     /// is no such entry.
     ///
-    /// A service whose collection was never unlocked also reports no entry; only [`Keyring::probe`]
-    /// detects this case.
+    /// A locked keyring is an error, never `None`.
     ///
     /// # Errors
     ///
@@ -89,6 +97,12 @@ impl Keyring {
         self.run_on_thread(move |session| session.delete(&label)).await
     }
 
+    /// Returns why no entry can be read now, if that is known without a prompt: the keyring is
+    /// locked, or there is none.
+    pub async fn obstacle(&self) -> Option<KeyringError> {
+        self.run_on_thread(|session| Ok(session.obstacle())).await.unwrap_or_else(Some)
+    }
+
     /// Checks whether keys can be stored here, by storing, reading and removing a test entry. A
     /// service that answers may still have no collection to store keys in.
     ///
@@ -101,9 +115,11 @@ impl Keyring {
 
     fn with_connector(
         connect: impl Fn() -> Result<Arc<CredentialStore>, KeyringError> + Send + Sync + 'static,
+        has_locks: bool,
     ) -> Self {
         let worker = KeyringThread {
             connect: Arc::new(connect),
+            has_locks,
             sender: OnceLock::new(),
             lease: Arc::default(),
         };
@@ -145,52 +161,10 @@ impl Keyring {
     }
 }
 
-/// Why a keyring operation failed. Never contains a value.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum KeyringError {
-    #[error(
-        "the OS keyring has not answered an earlier question yet; it may be waiting at a prompt"
-    )]
-    Busy,
-    #[error("the OS keyring refused access")]
-    Denied,
-    #[error("the OS keyring is locked and its prompt was not answered")]
-    Locked,
-    #[error("no OS keyring service: {0}")]
-    NoService(String),
-    #[error("the OS keyring: {0}")]
-    Other(String),
-    #[error("the OS keyring did not answer in time; it may be waiting at a prompt")]
-    Timeout,
-}
-
-impl KeyringError {
-    /// Returns what to do next.
-    #[must_use]
-    pub fn hint(&self) -> &'static str {
-        match self {
-            Self::Busy | Self::Timeout => {
-                "answer the keyring's prompt, then `aiproxy reload`; without a desktop keep keys in the encrypted file \
-                 (`aiproxy key add UPSTREAM --vault`) or in a variable (`env:NAME`)"
-            }
-            Self::Denied => {
-                "allow aiproxy in the keyring's own settings, or keep the key in the encrypted file \
-                 (`aiproxy key add UPSTREAM --vault`) or in a variable (`env:NAME`)"
-            }
-            Self::Locked => {
-                "unlock the keyring and `aiproxy reload`, or keep the key in the encrypted file \
-                 (`aiproxy key add UPSTREAM --vault`, with a vault passphrase) or in a variable (`env:NAME`)"
-            }
-            Self::NoService(_) | Self::Other(_) => {
-                "keep the key in the encrypted file instead (`aiproxy key add UPSTREAM --vault`, with a vault passphrase) \
-                 or in a variable (`env:NAME`)"
-            }
-        }
-    }
-}
-
 struct KeyringThread {
     connect: Arc<dyn Fn() -> Result<Arc<CredentialStore>, KeyringError> + Send + Sync>,
+    /// Whether it is the session's own keyring, which may be locked.
+    has_locks: bool,
     sender: OnceLock<Result<mpsc::Sender<KeyringJob>, String>>,
     lease: Arc<ThreadLease>,
 }
@@ -199,7 +173,11 @@ impl KeyringThread {
     fn job_sender(&self) -> Result<&mpsc::Sender<KeyringJob>, KeyringError> {
         let queue = self.sender.get_or_init(|| {
             let (queue, jobs) = mpsc::channel(MAX_QUEUED_JOBS);
-            let session = KeyringSession { connect: Arc::clone(&self.connect), store: None };
+            let session = KeyringSession {
+                connect: Arc::clone(&self.connect),
+                store: None,
+                lock_probe: self.has_locks.then(LockProbe::default),
+            };
             let hold = Arc::clone(&self.lease);
             let thread = std::thread::Builder::new().name("keyring".to_owned());
             thread
@@ -250,11 +228,15 @@ impl ThreadLease {
 struct KeyringSession {
     connect: Arc<dyn Fn() -> Result<Arc<CredentialStore>, KeyringError> + Send + Sync>,
     store: Option<Arc<CredentialStore>>,
+    lock_probe: Option<LockProbe>,
 }
 
 impl KeyringSession {
     fn get(&mut self, label: &str) -> Result<Option<Secret>, KeyringError> {
-        let Some(bytes) = self.with_entry(label, Entry::get_secret)? else { return Ok(None) };
+        let Some(bytes) = self.with_entry(label, Entry::get_secret)? else {
+            // A collection that was never unlocked finds no entry, although it may have one.
+            return self.obstacle().map_or(Ok(None), Err);
+        };
         match String::from_utf8(bytes) {
             Ok(text) => Ok(Some(Secret::new(text))),
             Err(error) => {
@@ -275,6 +257,10 @@ impl KeyringSession {
 
     fn delete(&mut self, label: &str) -> Result<bool, KeyringError> {
         Ok(self.with_entry(label, Entry::delete_credential)?.is_some())
+    }
+
+    fn obstacle(&mut self) -> Option<KeyringError> {
+        self.lock_probe.as_mut().and_then(LockProbe::obstacle)
     }
 
     fn probe(&mut self) -> Result<(), KeyringError> {
@@ -324,31 +310,16 @@ impl KeyringSession {
     }
 }
 
-/// Connects anew each time: `keyring::Entry` tries once per process and then reuses that result.
-#[cfg(all(unix, not(any(target_os = "macos", target_os = "ios", target_os = "android"))))]
-fn connect() -> Result<Arc<CredentialStore>, KeyringError> {
-    if !has_session_bus() {
-        return Err(KeyringError::NoService("no session bus runs for this user".to_owned()));
-    }
-    match zbus_secret_service_keyring_store::Store::new() {
-        Ok(store) => Ok(store),
-        Err(error) => Err(match classify(error) {
-            KeyringError::Other(why) => KeyringError::NoService(why),
-            other => other,
-        }),
-    }
-}
+/// Keychain and Credential Manager say themselves that they are locked.
+#[cfg(not(all(unix, not(any(target_os = "macos", target_os = "ios", target_os = "android")))))]
+#[derive(Default)]
+struct LockProbe;
 
-/// Whether there is a bus at the address that the store would use. The check does not load the
-/// store's libraries, which are large.
-#[cfg(all(unix, not(any(target_os = "macos", target_os = "ios", target_os = "android"))))]
-fn has_session_bus() -> bool {
-    let named = |name| std::env::var_os(name).filter(|value| !value.is_empty());
-    let folder = || {
-        let default_dir = || format!("/run/user/{}", rustix::process::getuid().as_raw()).into();
-        named("XDG_RUNTIME_DIR").map_or_else(default_dir, std::path::PathBuf::from)
-    };
-    named("DBUS_SESSION_BUS_ADDRESS").is_some() || folder().join("bus").exists()
+#[cfg(not(all(unix, not(any(target_os = "macos", target_os = "ios", target_os = "android")))))]
+impl LockProbe {
+    fn obstacle(&mut self) -> Option<KeyringError> {
+        None
+    }
 }
 
 #[cfg(not(all(unix, not(any(target_os = "macos", target_os = "ios", target_os = "android")))))]
@@ -361,46 +332,6 @@ fn connect() -> Result<Arc<CredentialStore>, KeyringError> {
             keyring_core::get_default_store().ok_or_else(|| "none for this system".to_owned())
         })
         .map_err(KeyringError::NoService)
-}
-
-/// Classifies the cause. The error includes only texts of the transport, never the content of an
-/// entry.
-fn classify(error: Error) -> KeyringError {
-    match error {
-        Error::NoStorageAccess(cause) => match format!("{cause:?}").as_str() {
-            "NoResult" => KeyringError::NoService("it has no default collection".to_owned()),
-            "Locked" | "Prompt" | "PromptDisconnected" => KeyringError::Locked,
-            _ => KeyringError::Denied,
-        },
-        Error::PlatformFailure(cause) => {
-            let text = printable(&cause.to_string(), MAX_SHOWN_CHARS);
-            let says = |names: &[&str]| names.iter().any(|name| text.contains(name));
-            if says(&["AccessDenied"]) {
-                KeyringError::Denied
-            } else if says(&["IsLocked"]) {
-                KeyringError::Locked
-            } else if says(&["ServiceUnknown", "NameHasNoOwner", "no secret service provider"]) {
-                KeyringError::NoService("no session bus, or no Secret Service on it".to_owned())
-            } else if says(&["NoReply", "Spawn", "Disconnected"]) {
-                KeyringError::NoService(text)
-            } else {
-                KeyringError::Other(text)
-            }
-        }
-        Error::BadEncoding(bytes) | Error::BadDataFormat(bytes, _) => {
-            drop(Zeroizing::new(bytes));
-            KeyringError::Other("the entry is not text".to_owned())
-        }
-        Error::Ambiguous(entries) => KeyringError::Other(format!(
-            "{} entries have this label; remove all but one",
-            entries.len()
-        )),
-        Error::NoDefaultStore => KeyringError::NoService("none for this system".to_owned()),
-        Error::TooLong(_, limit) => {
-            KeyringError::Other(format!("it takes at most {limit} characters"))
-        }
-        other => KeyringError::Other(printable(&other.to_string(), MAX_SHOWN_CHARS)),
-    }
 }
 
 /// The service's transport does not accept NUL, and terminals show the label.
@@ -420,8 +351,6 @@ pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Calls queued at the thread; more wait in their callers, within the same timeout.
 const MAX_QUEUED_JOBS: usize = 64;
 const MAX_LABEL_BYTES: usize = 256;
-/// Characters of a foreign error text that an error includes.
-const MAX_SHOWN_CHARS: usize = 200;
 const THREAD_GONE: &str = "its library broke off";
 
 #[cfg(test)]
@@ -431,20 +360,26 @@ mod tests {
     use super::*;
 
     fn mock() -> Keyring {
-        Keyring::with_connector(|| Ok(keyring_core::mock::Store::new().expect("a mock store")))
+        Keyring::with_connector(
+            || Ok(keyring_core::mock::Store::new().expect("a mock store")),
+            false,
+        )
     }
 
     /// A keyring whose first calls block until a message arrives in the channel.
     fn gated() -> (Keyring, std_mpsc::Sender<()>) {
         let (open, gate) = std_mpsc::channel();
         let gate = Mutex::new(gate);
-        let keyring = Keyring::with_connector(move || {
-            gate.lock()
-                .expect("one thread")
-                .recv()
-                .map_err(|_| KeyringError::Other("gate gone".to_owned()))?;
-            Ok(keyring_core::mock::Store::new().expect("a mock store"))
-        });
+        let keyring = Keyring::with_connector(
+            move || {
+                gate.lock()
+                    .expect("one thread")
+                    .recv()
+                    .map_err(|_| KeyringError::Other("gate gone".to_owned()))?;
+                Ok(keyring_core::mock::Store::new().expect("a mock store"))
+            },
+            false,
+        );
         (keyring, open)
     }
 
@@ -503,10 +438,13 @@ mod tests {
     #[tokio::test]
     async fn a_panic_in_the_library_ends_one_call_only() {
         let calls = AtomicU64::new(0);
-        let keyring = Keyring::with_connector(move || {
-            assert!(calls.fetch_add(1, Ordering::SeqCst) > 0, "a bug in the library");
-            Ok(keyring_core::mock::Store::new().expect("a mock store"))
-        });
+        let keyring = Keyring::with_connector(
+            move || {
+                assert!(calls.fetch_add(1, Ordering::SeqCst) > 0, "a bug in the library");
+                Ok(keyring_core::mock::Store::new().expect("a mock store"))
+            },
+            false,
+        );
 
         assert!(matches!(keyring.get("a").await, Err(KeyringError::Other(_))));
         assert!(keyring.get("a").await.expect("still there").is_none());

@@ -385,10 +385,13 @@ impl ResolveError {
 }
 
 /// Returns the command that stores the missing key. Labels are `UPSTREAM/LABEL` or
-/// `client/PROJECT`.
+/// `client/PROJECT`, with the data dir behind it.
 fn add_command(label: &str, option: &str) -> String {
     match label.split_once('/') {
-        Some(("client", project)) => format!("`aiproxy project rotate {project}` makes a new one"),
+        Some(("client", rest)) => {
+            let project = rest.split('/').next().unwrap_or(rest);
+            format!("`aiproxy project rotate {project}` makes a new one")
+        }
         Some((upstream, "main")) => format!("`aiproxy key add {upstream}{option}`"),
         Some((upstream, label)) => format!("`aiproxy key add {upstream} --label {label}{option}`"),
         None => format!("`aiproxy key add UPSTREAM{option}`, then name its entry in `keys`"),
@@ -467,6 +470,7 @@ mod tests {
         );
         assert_eq!(add_command("openai/main", ""), "`aiproxy key add openai`");
         assert_eq!(add_command("client/ide", ""), "`aiproxy project rotate ide` makes a new one");
+        assert_eq!(add_command("client/ide/0a1b2c3d", ""), add_command("client/ide", ""));
         let keyring = read(&resolver, "keyring:openai/work").await.expect_err("no keyring");
         assert_eq!(
             keyring.text(),

@@ -214,7 +214,9 @@ async fn dispatch(
             return match check_admin(server, token.as_ref()) {
                 Ok(()) => {
                     let query = parts.uri.query();
-                    Box::pin(server.control.handle(&parts.method, rest, query, body, id)).await
+                    let control = &server.control;
+                    Box::pin(control.handle(&parts.method, rest, query, body, id, token.as_ref()))
+                        .await
                 }
                 Err(error) => refuse(error),
             };

@@ -74,7 +74,7 @@ pub(super) async fn run(
         [vec![add], settings.clone()].concat()
     };
     // Found out before a key is made.
-    edit_file::check_edit(ctx, &edits(client_key::usual_reference(&args.name)))?;
+    edit_file::check_edit(ctx, &edits(client_key::usual_reference(&args.name, &file.paths.data)))?;
     let (secret, location) =
         client_key::create_key(&args.name, &file.paths.data, &Keyring::system()).await?;
     if let Err(error) = edit_file::edit_config(ctx, &edits(location.reference())) {

@@ -76,7 +76,9 @@ pub(super) async fn remove(ctx: &CommandContext, name: &str) -> Result<ExitStatu
 /// Returns whether aiproxy generated the key. Keys stored elsewhere are the user's to change.
 fn is_generated_key(file: &ConfigFile, name: &str, reference: &Reference) -> bool {
     match reference {
-        Reference::Keyring(label) | Reference::Vault(label) => *label == format!("client/{name}"),
+        Reference::Keyring(label) | Reference::Vault(label) => {
+            client_key::is_generated_label(label, name)
+        }
         Reference::File(path) => path.starts_with(&file.paths.data),
         Reference::Command(_) | Reference::Env(_) | Reference::Literal(_) => false,
     }
@@ -125,7 +127,7 @@ pub(super) async fn rotate(ctx: &CommandContext, name: &str) -> Result<ExitStatu
         }],
     };
     // Found out before the old key is replaced.
-    edit_file::check_edit(ctx, &edits(&client_key::usual_reference(name)))?;
+    edit_file::check_edit(ctx, &edits(&client_key::usual_reference(name, &file.paths.data)))?;
     let (secret, location) =
         client_key::create_key(name, &file.paths.data, &Keyring::system()).await?;
     let edits = edits(&location.reference());

@@ -3,12 +3,14 @@
 use crate::{
     base::suggest,
     cli::{
-        client_key,
+        attach::RunningProxy,
+        client_key::{self, ClientKeyError},
         config::edit_file::{self, ConfigFile},
         context::CommandContext,
         error::CliError,
     },
     config::settings::Project,
+    control::action::Action,
     secrets::{Secret, keyring::Keyring},
 };
 
@@ -27,7 +29,7 @@ pub(in crate::cli) async fn client_key(
         return Err(CliError::failed(format!("project `{name}` is disabled"))
             .hint("`aiproxy project set NAME enabled=true` enables it"));
     }
-    project_key(&file, project).await.map(|(secret, _)| secret)
+    project_key(ctx, &file, project).await.map(|(secret, _)| secret)
 }
 
 /// Finds a project by its name.
@@ -46,11 +48,17 @@ pub(super) fn find_project<'a>(file: &'a ConfigFile, name: &str) -> Result<&'a P
     })
 }
 
-/// The key and a description of its location.
+/// The key that the running proxy accepts, or else the one in its store, and a description of its
+/// location.
 pub(super) async fn project_key(
+    ctx: &CommandContext,
     file: &ConfigFile,
     project: &Project,
 ) -> Result<(Secret, String), CliError> {
+    if let Some(secret) = key_in_use(ctx, project).await {
+        let location = key_reference(file, project).await.unwrap_or_default();
+        return Ok((secret, location));
+    }
     match &project.key {
         Some(reference) => {
             let secret = file
@@ -68,14 +76,25 @@ pub(super) async fn project_key(
     }
 }
 
+/// The key that the proxy of the data dir accepts now, which may be one that cannot be read here.
+async fn key_in_use(ctx: &CommandContext, project: &Project) -> Option<Secret> {
+    let proxy = RunningProxy::try_connect(ctx).ok().flatten()?;
+    // With --url, the token may be that of another user's proxy.
+    proxy.run_info.as_ref()?;
+    let question = Action::ClientKey { project: project.name.to_string() };
+    let reply = proxy.client.send_action(&question).await.ok()?;
+    // A proxy that does not know the key itself may accept the one in the store.
+    reply.ok.then(|| Secret::new(reply.text.to_string()))
+}
+
 /// The key's reference; `None` if the key of the implicit project has not been created yet.
 pub(super) async fn key_reference(file: &ConfigFile, p: &Project) -> Option<String> {
     match &p.key {
         Some(reference) => Some(reference.to_string()),
-        None => client_key::find_default_key(&file.paths, &Keyring::system())
-            .await
-            .ok()
-            .flatten()
-            .map(|(_, location)| location.reference()),
+        None => match client_key::find_default_key(&file.paths, &Keyring::system()).await {
+            Ok(found) => found.map(|(_, location)| location.reference()),
+            Err(ClientKeyError::Keyring { location, .. }) => Some(location.reference()),
+            Err(_) => None,
+        },
     }
 }

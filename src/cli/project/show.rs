@@ -115,7 +115,7 @@ pub(super) async fn show(
     let file = edit_file::load(ctx)?;
     let project = find_project(&file, name)?;
     let mut facts = project_json(project, key_reference(&file, project).await.as_deref());
-    match project_key(&file, project).await {
+    match project_key(ctx, &file, project).await {
         Ok((secret, location)) => {
             facts["key"] = location.into();
             facts["fingerprint"] = (*secret.fingerprint()).into();

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     base::id::RequestId,
-    cli::serve::proxy_admin::ProxyAdmin,
+    cli::{expose::expose_secret, serve::proxy_admin::ProxyAdmin},
     config::{
         edit::Edit,
         file,
@@ -29,6 +29,10 @@ impl ProxyAdmin {
     ) -> Result<ActionMessage, ActionMessage> {
         let engine = &self.engine;
         match action {
+            Action::ClientKey { project } => match self.loader.client_secret(&project) {
+                Ok(secret) => Ok(ActionMessage::text(expose_secret(&secret))),
+                Err(why) => Err(ActionMessage::text(why)),
+            },
             Action::Cool { key, model, for_ms } => {
                 let (_, found) = self.find_key(&key)?;
                 Ok(self.cool(&key_scope(&found, model.as_deref()), &found.name, for_ms))

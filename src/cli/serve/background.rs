@@ -8,26 +8,20 @@ use crate::{
         background::{check_health, poll_balances, refresh_models, save_health},
         engine::Engine,
     },
-    server::state::ServerState,
 };
 
 /// Spawns every background task. Each ends when the proxy stops.
-pub(super) fn spawn_tasks(
-    admin: &Arc<ProxyAdmin>,
-    server_state: &Arc<ServerState>,
-    inputs: TaskInputs,
-) {
+pub(super) fn spawn_tasks(admin: &Arc<ProxyAdmin>, inputs: TaskInputs) {
     let TaskInputs { rejected_keys, finished_requests, webhook_client, host } = inputs;
     let engine = || Arc::clone(&admin.engine);
     let loader = || Arc::clone(&admin.loader);
 
     let (first_engine, first_loader) = (engine(), loader());
-    let clients = Arc::clone(&server_state.clients);
     spawn(admin, async move {
         let settings = Arc::clone(&first_engine.generation().settings);
         tokio::join!(
             first_loader.load_provider_keys(&settings),
-            first_loader.load_client_keys(&clients, &settings)
+            first_loader.load_client_keys(&settings)
         );
         refresh_models::run(&first_engine).await;
     });
@@ -48,6 +42,8 @@ pub(super) fn spawn_tasks(
     spawn(admin, async move { ledger::monitor(&ledger_engine).await });
     let key_loader = loader();
     spawn(admin, async move { key_loader.run(rejected_keys).await });
+    let retry_loader = loader();
+    spawn(admin, async move { retry_loader.run_retries().await });
     let discovery_admin = Arc::clone(admin);
     spawn(admin, async move { discovery::rediscover(&discovery_admin).await });
     let alert_dispatcher = Arc::clone(&admin.alert_dispatcher);

@@ -52,6 +52,7 @@ pub(super) async fn print_banner(
         .lock()
         .as_ref()
         .map(|(secret, location)| (Arc::clone(secret), location.to_string()));
+    let client_key_problem = admin.loader.client_key_problem("default");
     let generation = server_state.engine.generation();
     let panel = Panel {
         addrs,
@@ -59,6 +60,7 @@ pub(super) async fn print_banner(
         client_key: client_key
             .as_ref()
             .map(|(secret, location)| (expose_secret(secret), location.as_str())),
+        client_key_problem: client_key_problem.as_deref(),
         upstreams: &views::upstreams(&server_state.engine, &generation),
         keys: &views::keys(&server_state.engine, &generation),
         body_note,
@@ -73,6 +75,8 @@ struct Panel<'a> {
     flags: &'a str,
     /// The key of project `default` and its location. `None` if the config names another key.
     client_key: Option<(&'a str, &'a str)>,
+    /// Why the key cannot be read now.
+    client_key_problem: Option<&'a str>,
     upstreams: &'a [UpstreamView],
     keys: &'a [KeyView],
     body_note: Option<&'a NoticeMessage>,
@@ -107,6 +111,10 @@ impl Panel<'_> {
                     ),
                     TextRole::Dim,
                 );
+            }
+            None if self.client_key_problem.is_some() => {
+                let problem = self.client_key_problem.unwrap_or_default();
+                rows.push("client key", problem, TextRole::Dim);
             }
             None => rows.push(
                 "client key",
@@ -274,6 +282,7 @@ mod tests {
             addrs: &["127.0.0.1:8642".parse().unwrap()],
             flags: "",
             client_key: Some((CLIENT_KEY, "the OS keyring (entry aiproxy, client/default)")),
+            client_key_problem: None,
             upstreams: &[upstream("demo", Origin::Demo)],
             keys: &[],
             body_note: Some(&NoticeMessage::BodiesStored {
@@ -306,6 +315,7 @@ mod tests {
             addrs: &["127.0.0.1:8642".parse().unwrap(), "[::1]:8642".parse().unwrap()],
             flags: " --config office.toml",
             client_key: None,
+            client_key_problem: None,
             upstreams: &[
                 upstream("office", Origin::File),
                 upstream("a-name-of-more-than-twenty-columns", Origin::File),

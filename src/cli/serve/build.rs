@@ -17,8 +17,8 @@ use crate::{
         error::CliError,
         serve::{
             alert_dispatch::AlertDispatcher, args::ServeArgs, budgets, demo_upstream::DemoUpstream,
-            discovery, keys::KeyLoader, ledger, logging::LogLevel, process,
-            proxy_admin::ProxyAdmin, telemetry,
+            discovery, key_retry::RetrySchedule, keys::KeyLoader, ledger, logging::LogLevel,
+            process, proxy_admin::ProxyAdmin, telemetry,
         },
     },
     config::{Environment, IdInterner, Settings, discover, file::Paths, presets, settings::KeyId},
@@ -114,7 +114,8 @@ pub(super) fn build(input: StartInput, run_dir: &DataDirLock) -> Result<Proxy, C
         .publish(listen_texts.clone(), engine.clock.unix())
         .map_err(|e| CliError::failed(format!("{}: {e}", paths.data.display())))?;
 
-    let loader = Arc::new(build_key_loader(&engine, known_secrets, &paths, &env));
+    let clients = Arc::new(ClientKeys::default());
+    let loader = Arc::new(build_key_loader(&engine, known_secrets, &paths, &env, &clients));
     let active_alerts = Arc::new(ActiveAlerts::default());
     let webhook_client = Arc::new(WebhookClient::default());
     let host = process::host_name(&env.vars);
@@ -129,8 +130,7 @@ pub(super) fn build(input: StartInput, run_dir: &DataDirLock) -> Result<Proxy, C
         host: host.clone(),
         memory: Mutex::default(),
     });
-    let clients = Arc::new(ClientKeys::default());
-    loader.mark_clients_loading(&clients, &settings);
+    loader.mark_clients_loading(&settings);
     loader.load_immediate(&settings);
     let admin = Arc::new(ProxyAdmin {
         alert_dispatcher,
@@ -146,7 +146,6 @@ pub(super) fn build(input: StartInput, run_dir: &DataDirLock) -> Result<Proxy, C
         has_config: AtomicBool::new(config_view.path.is_some()),
         config_view: Mutex::new(config_view),
         log_level,
-        clients,
         tracker: TaskTracker::new(),
         stop: CancellationToken::new(),
         stop_now: CancellationToken::new(),
@@ -223,6 +222,7 @@ fn build_key_loader(
     known_secrets: Arc<KnownSecrets>,
     paths: &Paths,
     env: &Environment,
+    clients: &Arc<ClientKeys>,
 ) -> KeyLoader {
     let keyring = Keyring::system();
     let vault = VaultSource::from_env(Vault::at(paths.data.join("keys.enc")), &env.vars);
@@ -234,6 +234,10 @@ fn build_key_loader(
         known_secrets,
         keyring,
         paths: paths.clone(),
+        clients: Arc::clone(clients),
         default_key: Mutex::default(),
+        client_keys: Mutex::default(),
+        in_use: Mutex::default(),
+        retries: RetrySchedule::default(),
     }
 }

@@ -3,15 +3,24 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt as _, future::join_all};
-use tokio::sync::mpsc;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
 
-use super::super::client_key::{self, KeyLocation};
 use crate::{
     base::{clock::Mono, sync::Mutex},
+    cli::{
+        client_key::KeyLocation,
+        serve::{
+            client_keys::{self, ClientKey},
+            key_retry::{RetryItem, RetrySchedule},
+        },
+    },
     config::{
         Settings,
         file::Paths,
-        settings::{KeyId, Project, Upstream, UpstreamKey},
+        settings::{KeyId, Upstream, UpstreamKey},
     },
     control::action_message::ActionMessage,
     events::{
@@ -30,12 +39,14 @@ use crate::{
         redact::KnownSecrets,
         resolve::{ResolveError, SecretResolver},
     },
-    server::guard::credential::{ClientKeys, ClientTable},
+    server::guard::credential::ClientKeys,
     upstream::keys::SecretState,
 };
 
 /// How often references are checked for a due refresh.
 const REFRESH_POLL_INTERVAL: Duration = Duration::from_secs(15);
+/// How long a reload waits for references before it returns; slow ones continue in the background.
+const REFERENCE_READ_WAIT: Duration = Duration::from_secs(3);
 
 /// Loads the secrets behind key references.
 pub struct KeyLoader {
@@ -44,8 +55,22 @@ pub struct KeyLoader {
     pub known_secrets: Arc<KnownSecrets>,
     pub keyring: Keyring,
     pub paths: Paths,
+    /// The client keys that requests are compared with.
+    pub clients: Arc<ClientKeys>,
     /// The key of project `default` and its location, once known.
     pub default_key: Mutex<Option<(Arc<Secret>, KeyLocation)>>,
+    /// What is known of the projects' keys, by project.
+    pub(super) client_keys: Mutex<HashMap<Arc<str>, ClientKey>>,
+    pub(super) in_use: Mutex<HashMap<KeyId, KeyInUse>>,
+    pub(super) retries: RetrySchedule,
+}
+
+/// A provider key that was read.
+pub(super) struct KeyInUse {
+    /// Where it was read.
+    reference: String,
+    /// Why it cannot be read again now.
+    problem: Option<Arc<MissingSecret>>,
 }
 
 impl KeyLoader {
@@ -56,6 +81,32 @@ impl KeyLoader {
         join_all(keys.iter().map(|(upstream, key)| self.load_key(upstream, key))).await;
         self.engine.group_accounts();
         self.engine.notify_waiters();
+    }
+
+    /// Reads every reference again; slow ones continue after the reload has returned.
+    pub async fn reload(self: &Arc<Self>, settings: &Arc<Settings>) {
+        for (_, key) in upstream_keys(settings) {
+            self.resolver.forget_command(&key.reference);
+        }
+        let projects = settings.projects.iter().filter_map(|project| project.key.as_ref());
+        let headers = settings.otlp.headers.iter().map(|(_, value)| value);
+        for reference in projects.chain(&settings.alerts.secret).chain(headers) {
+            self.resolver.forget_command(reference);
+        }
+        self.retries.restart();
+        let (loader, settings) = (Arc::clone(self), Arc::clone(settings));
+        let (done, read) = oneshot::channel();
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "may outlive the reload that began it, and must not hold up a shutdown"
+        )]
+        drop(tokio::spawn(async move {
+            tokio::join!(loader.load_provider_keys(&settings), loader.load_client_keys(&settings));
+            // The reload may have stopped waiting, which is not an error.
+            done.send(()).unwrap_or_default();
+            refresh_models::refresh_all(&loader.engine).await;
+        }));
+        drop(timeout(REFERENCE_READ_WAIT, read).await);
     }
 
     /// Loads the keys that need no prompt or external program. Runs before the listener opens, so
@@ -77,8 +128,31 @@ impl KeyLoader {
         if !self.engine.keys.is_ready(key.id) {
             self.engine.keys.set_waiting(key.id);
         }
+        self.read_key(upstream, key, &before).await;
+    }
+
+    /// Reads a key that could not be read. It does not wait in between, so that requests do not
+    /// wait for it either.
+    pub(super) async fn load_key_again(&self, id: KeyId, settings: &Settings) {
+        match find_key(settings, id) {
+            Some((upstream, key)) if key.enabled && upstream.enabled => {
+                let before = self.engine.keys.summary(key.id).state;
+                self.read_key(upstream, key, &before).await;
+                self.engine.group_accounts();
+            }
+            _ => self.retries.end(&RetryItem::Provider(id)),
+        }
+    }
+
+    async fn read_key(&self, upstream: &Upstream, key: &UpstreamKey, before: &SecretState) {
         match self.resolver.resolve(&key.reference).await {
             Ok(secret) => {
+                self.retries.end(&RetryItem::Provider(key.id));
+                let in_use = KeyInUse { reference: key.reference.to_string(), problem: None };
+                let earlier = self.in_use.lock().insert(key.id, in_use);
+                if earlier.is_some_and(|earlier| earlier.problem.is_some()) {
+                    tracing::info!(key = %key.name, "the reference can be read again");
+                }
                 if self.engine.keys.same_secret(key.id, &secret) {
                     return;
                 }
@@ -90,76 +164,62 @@ impl KeyLoader {
                 save_health::restore_key(&self.engine, key);
             }
             Err(error) => {
-                let missing = Arc::new(missing_secret(&error, &upstream.name));
-                // Log the same error only once, however often the reference is read.
-                if before != SecretState::Missing(Arc::clone(&missing)) {
-                    tracing::warn!(key = %key.name, "{missing}");
-                    let notice = NoticeMessage::KeyNotUsable {
-                        name: Arc::clone(&key.name),
-                        secret: Arc::clone(&missing),
-                    };
-                    self.engine.bus.publish(
-                        self.engine.clock.unix(),
-                        EventKind::Notice { text: notice.into(), level: Severity::Warn },
-                    );
+                if client_keys::can_appear(&key.reference) {
+                    self.retries.fail(RetryItem::Provider(key.id));
                 }
-                self.engine.keys.set_missing(key.id, missing);
+                let missing = Arc::new(missing_secret(&error, &upstream.name));
+                if !self.keep_in_use(key, &missing) {
+                    // Log the same error only once, however often the reference is read.
+                    if *before != SecretState::Missing(Arc::clone(&missing)) {
+                        let (name, secret) = (Arc::clone(&key.name), Arc::clone(&missing));
+                        self.report(NoticeMessage::KeyNotUsable { name, secret });
+                    }
+                    self.engine.keys.set_missing(key.id, missing);
+                }
             }
         }
         self.engine.notify_waiters();
     }
 
-    /// Makes unknown tokens wait instead of being rejected until the client keys are loaded.
-    /// Literal keys are available immediately.
-    pub fn mark_clients_loading(&self, clients: &ClientKeys, settings: &Settings) {
-        let literal: Vec<_> = settings
-            .projects
-            .iter()
-            .filter_map(|project| match &project.key {
-                Some(Reference::Literal(secret)) => Some((&**secret, Arc::clone(project))),
-                _ => None,
-            })
-            .collect();
-        clients.set(ClientTable::new(literal, true, anonymous_project(settings)));
-    }
-
-    /// Reads the client keys of all projects.
-    pub async fn load_client_keys(&self, clients: &ClientKeys, settings: &Settings) {
-        let read = settings.projects.iter().map(|project| async move {
-            (self.load_client_key(project).await, Arc::clone(project))
-        });
-        let read = join_all(read).await;
-        let keys: Vec<_> = read
-            .iter()
-            .filter_map(|(secret, project)| Some((secret.as_deref()?, Arc::clone(project))))
-            .collect();
-        for (secret, _) in &keys {
-            self.known_secrets.add(secret);
+    /// Keeps the secret that works if its reference is still the same; returns whether it does.
+    fn keep_in_use(&self, key: &UpstreamKey, missing: &Arc<MissingSecret>) -> bool {
+        if !self.engine.keys.is_ready(key.id) {
+            return false;
         }
-        clients.set(ClientTable::new(keys, false, anonymous_project(settings)));
-    }
-
-    async fn load_client_key(&self, project: &Project) -> Option<Arc<Secret>> {
-        let Some(reference) = &project.key else {
-            return match client_key::default_client_key(&self.paths, &self.keyring).await {
-                Ok((secret, location)) => {
-                    let secret = Arc::new(secret);
-                    *self.default_key.lock() = Some((Arc::clone(&secret), location));
-                    Some(secret)
-                }
-                Err(error) => {
-                    tracing::error!(project = %project.name, "{error}");
-                    None
-                }
-            };
+        let mut in_use = self.in_use.lock();
+        let Some(entry) =
+            in_use.get_mut(&key.id).filter(|entry| entry.reference == key.reference.to_string())
+        else {
+            return false;
         };
-        match self.resolver.resolve_any_key(reference).await {
-            Ok(secret) => Some(Arc::new(secret)),
-            Err(error) => {
-                tracing::warn!(project = %project.name, "the project's key cannot be read: {}; {}", error.text(), error.hint());
-                None
-            }
+        let before = entry.problem.replace(Arc::clone(missing));
+        drop(in_use);
+        if before.as_ref() != Some(missing) {
+            let (name, secret) = (Arc::clone(&key.name), Arc::clone(missing));
+            self.report(NoticeMessage::KeyKept { name, secret });
         }
+        true
+    }
+
+    /// Returns what is in use although it cannot be read now, as sentences.
+    pub fn warnings(&self, settings: &Settings) -> Vec<String> {
+        let in_use = self.in_use.lock();
+        let kept = |key: &UpstreamKey| {
+            let secret = in_use.get(&key.id)?.problem.clone()?;
+            let name = Arc::clone(&key.name);
+            Some(NoticeMessage::KeyKept { name, secret }.to_string())
+        };
+        let keys = upstream_keys(settings).into_iter().filter_map(|(_, key)| kept(&key));
+        let projects = settings.projects.iter();
+        keys.chain(projects.filter_map(|it| self.client_key_problem(&it.name))).collect()
+    }
+
+    pub(super) fn report(&self, notice: NoticeMessage) {
+        tracing::warn!("{notice}");
+        self.engine.bus.publish(
+            self.engine.clock.unix(),
+            EventKind::Notice { text: notice.into(), level: Severity::Warn },
+        );
     }
 
     /// Reads references again if a provider rejected the key or a refresh is due, and periodically
@@ -167,7 +227,7 @@ impl KeyLoader {
     pub async fn run(&self, mut rejections: mpsc::UnboundedReceiver<KeyId>) {
         let mut refreshed: HashMap<KeyId, Mono> = HashMap::new();
         loop {
-            let rejected = tokio::time::timeout(REFRESH_POLL_INTERVAL, rejections.recv()).await;
+            let rejected = timeout(REFRESH_POLL_INTERVAL, rejections.recv()).await;
             let settings = Arc::clone(&self.engine.generation().settings);
             match rejected {
                 Ok(Some(id)) => {
@@ -264,17 +324,4 @@ fn find_key(settings: &Settings, id: KeyId) -> Option<(&Arc<Upstream>, &Arc<Upst
     settings.upstreams.iter().find_map(|upstream| {
         upstream.keys.iter().find(|key| key.id == id).map(|key| (upstream, key))
     })
-}
-
-/// The project of all clients if `auth = false`.
-fn anonymous_project(settings: &Settings) -> Option<Arc<Project>> {
-    if settings.server.auth {
-        return None;
-    }
-    settings
-        .projects
-        .iter()
-        .find(|project| &*project.name == "default")
-        .or_else(|| settings.projects.first())
-        .cloned()
 }

@@ -7,9 +7,11 @@ mod background;
 mod banner;
 mod budgets;
 mod build;
+mod client_keys;
 mod demo_upstream;
 mod discovery;
 mod empty_config;
+mod key_retry;
 mod keys;
 mod ledger;
 mod listeners;
@@ -92,7 +94,7 @@ pub async fn serve(global: &GlobalArgs, args: ServeArgs) -> Result<ExitStatus, C
     )?;
     announce(&proxy, &addrs);
     let Proxy { admin, server_state, settings, token, body_note, task_inputs, .. } = proxy;
-    background::spawn_tasks(&admin, &server_state, task_inputs);
+    background::spawn_tasks(&admin, task_inputs);
     let watcher = admin.watch_config(&admin.tracker, stamp);
 
     let dashboard =

@@ -20,7 +20,6 @@ use crate::{
     events::status_message::reload::ReloadCause,
     ledger::Ledger,
     relay::engine::Engine,
-    server::guard::credential::ClientKeys,
     telemetry::otlp::OtlpExporter,
 };
 
@@ -39,7 +38,6 @@ pub struct ProxyAdmin {
     pub discovered: Mutex<Vec<Arc<Upstream>>>,
     pub config_view: Mutex<ConfigView>,
     pub log_level: LogLevel,
-    pub clients: Arc<ClientKeys>,
     pub tracker: TaskTracker,
     pub stop: CancellationToken,
     pub stop_now: CancellationToken,
@@ -102,6 +100,8 @@ impl Admin for Arc<ProxyAdmin> {
     }
 
     fn config(&self) -> ConfigView {
-        self.config_view.lock().clone()
+        let mut view = self.config_view.lock().clone();
+        view.warnings.extend(self.loader.warnings(&self.engine.generation().settings));
+        view
     }
 }

@@ -102,7 +102,7 @@ impl ProxyAdmin {
                 needs_restart,
             };
         }
-        self.read_references(&settings).await;
+        self.loader.reload(&settings).await;
         let count =
             settings.upstreams.iter().filter(|upstream| upstream.origin != Origin::Demo).count();
         let text = Arc::new(ReloadMessage::Applied {
@@ -114,38 +114,6 @@ impl ProxyAdmin {
         tracing::info!("{text}");
         self.engine.bus.publish(at, EventKind::Config { text: Arc::clone(&text), ok: true });
         ReloadResult { ok: true, problems: Vec::new(), text, upstreams: count }
-    }
-
-    /// Reads every reference again; slow ones continue after the reload has returned.
-    async fn read_references(self: &Arc<Self>, settings: &Arc<Settings>) {
-        for key in settings.upstreams.iter().flat_map(|upstream| &upstream.keys) {
-            self.loader.resolver.forget_command(&key.reference);
-        }
-        for reference in settings
-            .alerts
-            .secret
-            .iter()
-            .chain(settings.otlp.headers.iter().map(|(_, value)| value))
-        {
-            self.loader.resolver.forget_command(reference);
-        }
-        let (loader, settings, clients) =
-            (Arc::clone(&self.loader), Arc::clone(settings), Arc::clone(&self.clients));
-        let engine = Arc::clone(&self.engine);
-        let (done, read) = tokio::sync::oneshot::channel();
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "may outlive the reload that began it, and must not hold up a shutdown"
-        )]
-        drop(tokio::spawn(async move {
-            tokio::join!(loader.load_provider_keys(&settings), async {
-                loader.load_client_keys(&clients, &settings).await;
-            });
-            // The reload may have stopped waiting, which is not an error.
-            done.send(()).unwrap_or_default();
-            refresh_models::refresh_all(&engine).await;
-        }));
-        drop(timeout(REFERENCE_READ_WAIT, read).await);
     }
 
     fn reject_config(&self, problems: &[Problem], source: &str) -> ReloadResult {

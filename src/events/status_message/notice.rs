@@ -24,6 +24,11 @@ pub enum NoticeMessage {
         keep: Arc<str>,
         limit: Arc<str>,
     },
+    /// A key that was read before stays in use although it cannot be read now.
+    KeyKept {
+        name: Arc<str>,
+        secret: Arc<MissingSecret>,
+    },
     /// A key cannot be used.
     KeyNotUsable {
         name: Arc<str>,
@@ -102,6 +107,10 @@ impl fmt::Display for NoticeMessage {
                      none"
                 )
             }
+            Self::KeyKept { name, secret } => write!(
+                f,
+                "{name} cannot be read now, the key that was read before stays in use: {secret}"
+            ),
             Self::KeyNotUsable { name, secret } => write!(f, "{name} is not usable: {secret}"),
             Self::Learned { model, upstream, repair } => {
                 write!(f, "learned: {model} at {upstream} {repair}")

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use crate::{
     config::settings::Project,
     ir::fault::{ProxyError, ProxyErrorKind},
-    secrets::Secret,
+    secrets::{Secret, remembered::SaltedHash},
 };
 
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
@@ -30,6 +30,8 @@ pub struct ClientKeys {
 #[derive(Default)]
 pub struct ClientTable {
     keys: Vec<([u8; 32], Arc<Project>)>,
+    /// Valid keys of which only a hash is known.
+    remembered: Vec<(SaltedHash, Arc<Project>)>,
     /// Some keys are still being read from a slow store.
     pub loading: bool,
     /// The project of all clients if `auth = false`.
@@ -45,9 +47,17 @@ impl ClientTable {
     ) -> Self {
         Self {
             keys: keys.into_iter().map(|(secret, project)| (secret.digest(), project)).collect(),
+            remembered: Vec::new(),
             loading,
             anonymous_project,
         }
+    }
+
+    /// Adds keys that are valid although their secret is not known.
+    #[must_use]
+    pub fn with_remembered(mut self, remembered: Vec<(SaltedHash, Arc<Project>)>) -> Self {
+        self.remembered = remembered;
+        self
     }
 
     /// Returns the project of a token. Compares every entry, even after a match.
@@ -60,7 +70,10 @@ impl ClientTable {
                 found = Some(project);
             }
         }
-        found
+        found.or_else(|| {
+            let mut remembered = self.remembered.iter();
+            remembered.find(|(hash, _)| hash.matches(&digest)).map(|(_, project)| project)
+        })
     }
 }
 
@@ -161,6 +174,21 @@ mod tests {
     use http::HeaderValue;
 
     use super::*;
+
+    #[test]
+    fn a_key_that_cannot_be_read_is_known_by_its_hash() {
+        let secret = |text: &str| Secret::new(text.to_owned());
+        let named = |name: &str| Arc::new(Project { name: name.into(), ..Project::default() });
+        let hash = SaltedHash::of(&secret("aip-kept")).expect("random bytes");
+        let read = secret("aip-read");
+        let table = ClientTable::new(vec![(&read, named("one"))], false, None)
+            .with_remembered(vec![(hash, named("two"))]);
+        for (token, want) in
+            [("aip-read", Some("one")), ("aip-kept", Some("two")), ("aip-other", None)]
+        {
+            assert_eq!(table.find(&secret(token)).map(|project| &*project.name), want, "{token}");
+        }
+    }
 
     #[test]
     fn a_key_is_found_in_every_form_that_clients_write() {

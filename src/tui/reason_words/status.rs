@@ -96,6 +96,9 @@ impl ReasonWords for NoticeMessage {
                 let words = if *only_failed { &text.bodies_failed } else { &text.bodies_all };
                 fill(words, &[("keep", keep), ("limit", limit)])
             }
+            Self::KeyKept { name, secret } => {
+                fill(&text.key_kept, &[("name", name), ("why", &secret.words(texts))])
+            }
             Self::KeyNotUsable { name, secret } => {
                 fill(&text.key_not_usable, &[("name", name), ("why", &secret.words(texts))])
             }

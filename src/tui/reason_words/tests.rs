@@ -482,6 +482,10 @@ fn notices_are_worded_in_both_languages() {
         NoticeMessage::BodiesSkipped { requests: 4 },
         stored(false),
         stored(true),
+        NoticeMessage::KeyKept {
+            name: name("openai/work"),
+            secret: MissingSecret::Unsendable.into(),
+        },
         NoticeMessage::KeyNotUsable {
             name: name("openai/work"),
             secret: MissingSecret::Unsendable.into(),
