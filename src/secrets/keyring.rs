@@ -17,9 +17,11 @@ use keyring_core::{CredentialStore, Entry, Error};
 use tokio::sync::{mpsc, oneshot};
 use zeroize::Zeroizing;
 
-#[cfg(all(unix, not(any(target_os = "macos", target_os = "ios", target_os = "android"))))]
-use super::secret_service::{LockProbe, connect};
-use super::{Secret, keyring_error::classify};
+use super::{
+    Secret,
+    keyring_error::classify,
+    os_keyring::{LockProbe, connect},
+};
 #[cfg(not(all(
     unix,
     not(any(target_os = "macos", target_os = "ios", target_os = "android"))
@@ -308,30 +310,6 @@ impl KeyringSession {
         };
         Ok(store.build(SERVICE, label, None).and_then(|entry| operation(&entry)))
     }
-}
-
-/// Keychain and Credential Manager say themselves that they are locked.
-#[cfg(not(all(unix, not(any(target_os = "macos", target_os = "ios", target_os = "android")))))]
-#[derive(Default)]
-struct LockProbe;
-
-#[cfg(not(all(unix, not(any(target_os = "macos", target_os = "ios", target_os = "android")))))]
-impl LockProbe {
-    fn obstacle(&mut self) -> Option<KeyringError> {
-        None
-    }
-}
-
-#[cfg(not(all(unix, not(any(target_os = "macos", target_os = "ios", target_os = "android")))))]
-fn connect() -> Result<Arc<CredentialStore>, KeyringError> {
-    let status = keyring::Entry::store_status()
-        .as_ref()
-        .map_err(|error| printable(&error.to_string(), MAX_SHOWN_CHARS));
-    status
-        .and_then(|()| {
-            keyring_core::get_default_store().ok_or_else(|| "none for this system".to_owned())
-        })
-        .map_err(KeyringError::NoService)
 }
 
 /// The service's transport does not accept NUL, and terminals show the label.

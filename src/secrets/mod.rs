@@ -5,13 +5,12 @@ pub mod command;
 pub mod file;
 pub mod keyring;
 mod keyring_error;
+mod os_keyring;
 pub mod redact;
 pub mod reference;
 pub mod remembered;
 pub mod resolve;
 pub mod secret;
-#[cfg(all(unix, not(any(target_os = "macos", target_os = "ios", target_os = "android"))))]
-mod secret_service;
 pub mod vault;
 
 pub use reference::Reference;

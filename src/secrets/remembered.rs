@@ -14,7 +14,7 @@ use subtle::ConstantTimeEq;
 use super::Secret;
 use crate::base::fs::{self, FileLock};
 
-/// A salted hash of a key. It tells whether a token is that key, and nothing else about it.
+/// A salted hash of a key. A token can be compared with it, and nothing else can be learned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SaltedHash {
     salt: [u8; 16],

@@ -29,6 +29,8 @@ mod health;
 mod hedge;
 #[cfg(target_os = "linux")]
 mod keyring;
+#[cfg(unix)]
+mod keys_kept;
 mod ledger;
 mod naming;
 mod observing;

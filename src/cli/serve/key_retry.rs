@@ -33,12 +33,12 @@ pub(super) enum RetryItem {
 /// When each failed reference is read again.
 #[derive(Default)]
 pub(super) struct RetrySchedule {
-    retries: Mutex<HashMap<RetryItem, Retry>>,
+    retries: Mutex<HashMap<RetryItem, NextAttempt>>,
     changed: Notify,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Retry {
+struct NextAttempt {
     at: Instant,
     delay: Duration,
 }
@@ -54,7 +54,7 @@ impl RetrySchedule {
         let delay = retries
             .get(&item)
             .map_or(FIRST_DELAY, |retry| retry.delay.saturating_mul(2).min(MAX_DELAY));
-        retries.insert(item, Retry { at: now + delay, delay });
+        retries.insert(item, NextAttempt { at: now + delay, delay });
         drop(retries);
         self.changed.notify_one();
     }

@@ -39,10 +39,10 @@ impl TestKeyring {
         if service == Service::NoBus {
             return Some(Self { home, address: String::new(), bus: None });
         }
-        for program in ["dbus-run-session", "dbus-send", "gnome-keyring-daemon"] {
+        for program in ["dbus-run-session", "dbus-send", "gnome-keyring-daemon", "secret-tool"] {
             if !is_installed(program) {
                 println!(
-                    "skipped: {program} is not installed (apt-get install gnome-keyring dbus)"
+                    "skipped: {program} is not installed (apt-get install gnome-keyring dbus libsecret-tools)"
                 );
                 return None;
             }
@@ -92,6 +92,35 @@ impl TestKeyring {
             ("XDG_DATA_HOME", format!("{home}/data")),
             ("XDG_RUNTIME_DIR", home),
         ]
+    }
+
+    /// Locks the collection.
+    pub fn lock(&self) {
+        let done = lock_command().envs(self.env()).output().expect("dbus-send");
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    }
+
+    /// Unlocks the collection, by a new daemon on the same folder.
+    pub fn unlock(&self) {
+        let script = UNLOCK_COMMAND.replace("--unlock", "--replace --unlock");
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &script]).envs(self.env()).env_remove("DISPLAY");
+        assert!(shell.status().expect("a shell").success());
+    }
+
+    /// Stores an entry of aiproxy.
+    pub fn store(&self, label: &str, secret: &str) {
+        let script = format!("printf %s {secret} | secret-tool store --label=t {ENTRY} {label}");
+        let mut shell = Command::new("sh");
+        assert!(shell.args(["-c", &script]).envs(self.env()).status().expect("a shell").success());
+    }
+
+    /// Returns an entry of aiproxy.
+    pub fn load(&self, label: &str) -> Option<String> {
+        let script = format!("secret-tool lookup {ENTRY} {label}");
+        let mut shell = Command::new("sh");
+        let done = shell.args(["-c", &script]).envs(self.env()).output().expect("a shell");
+        done.status.success().then(|| String::from_utf8_lossy(&done.stdout).into_owned())
     }
 
     fn write_config(&self, service: Service) -> PathBuf {
@@ -152,6 +181,11 @@ pub fn run_on_bus(service: Service, name: &str, body: impl Future<Output = ()>) 
 
 /// Locks the collection on the current bus.
 pub fn lock_collection() {
+    let done = lock_command().output().expect("dbus-send");
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+}
+
+fn lock_command() -> Command {
     let target = [
         "--session",
         "--print-reply",
@@ -162,8 +196,9 @@ pub fn lock_collection() {
         "org.freedesktop.Secret.Service.Lock",
         "array:objpath:/org/freedesktop/secrets/collection/login",
     ];
-    let done = Command::new("dbus-send").args(target).args(call).output().expect("dbus-send");
-    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let mut command = Command::new("dbus-send");
+    command.args(target).args(call);
+    command
 }
 
 /// Replaces the daemon on the current bus; the new one opens the same folder.
@@ -186,6 +221,8 @@ fn write_file(path: &std::path::Path, text: &str) {
 }
 
 const BUS_MARKER: &str = "AIPROXY_TEST_ON_THE_BUS";
+/// The attributes of aiproxy's entries, up to the label.
+const ENTRY: &str = "service aiproxy username";
 /// The passphrase is sent without a line end.
 const UNLOCK_COMMAND: &str =
     "printf test-pass | gnome-keyring-daemon --unlock --components=secrets >/dev/null 2>&1";

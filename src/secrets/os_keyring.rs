@@ -1,16 +1,25 @@
-//! The Secret Service of the session: the connection of the keyring's thread, and whether keys in
-//! it can be read without a prompt.
+//! The keyring of the session: how it is connected to, and whether keys in it can be read without a
+//! prompt.
 
 use std::sync::Arc;
 
 use keyring_core::CredentialStore;
+#[cfg(all(unix, not(any(target_os = "macos", target_os = "ios", target_os = "android"))))]
 use zbus::{
     blocking::Connection,
     zvariant::{OwnedObjectPath, OwnedValue},
 };
 
-use super::keyring_error::{KeyringError, classify};
+use super::keyring_error::KeyringError;
+#[cfg(all(unix, not(any(target_os = "macos", target_os = "ios", target_os = "android"))))]
+use super::keyring_error::classify;
+#[cfg(not(all(
+    unix,
+    not(any(target_os = "macos", target_os = "ios", target_os = "android"))
+)))]
+use super::{keyring_error::MAX_SHOWN_CHARS, redact::printable};
 
+#[cfg(all(unix, not(any(target_os = "macos", target_os = "ios", target_os = "android"))))]
 /// Connects anew each time: `keyring::Entry` tries once per process and then reuses that result.
 pub(super) fn connect() -> Result<Arc<CredentialStore>, KeyringError> {
     if !has_session_bus() {
@@ -25,6 +34,7 @@ pub(super) fn connect() -> Result<Arc<CredentialStore>, KeyringError> {
     }
 }
 
+#[cfg(all(unix, not(any(target_os = "macos", target_os = "ios", target_os = "android"))))]
 /// Whether there is a bus at the address that the store would use. The check does not load the
 /// store's libraries, which are large.
 fn has_session_bus() -> bool {
@@ -36,10 +46,12 @@ fn has_session_bus() -> bool {
     named("DBUS_SESSION_BUS_ADDRESS").is_some() || folder().join("bus").exists()
 }
 
+#[cfg(all(unix, not(any(target_os = "macos", target_os = "ios", target_os = "android"))))]
 /// Asks whether the default collection is locked, over a connection of its own.
 #[derive(Default)]
 pub(super) struct LockProbe(Option<Connection>);
 
+#[cfg(all(unix, not(any(target_os = "macos", target_os = "ios", target_os = "android"))))]
 impl LockProbe {
     /// Returns the obstacle to reading the default collection, if one is known; never shows a
     /// prompt.
@@ -62,6 +74,7 @@ impl LockProbe {
     }
 }
 
+#[cfg(all(unix, not(any(target_os = "macos", target_os = "ios", target_os = "android"))))]
 /// Returns whether the default collection is locked; `None` if there is none.
 fn default_collection_lock(connection: &Connection) -> zbus::Result<Option<bool>> {
     const SERVICE: &str = "org.freedesktop.secrets";
@@ -86,4 +99,28 @@ fn default_collection_lock(connection: &Connection) -> zbus::Result<Option<bool>
     )?;
     let value: OwnedValue = reply.body().deserialize()?;
     Ok(Some(bool::try_from(value)?))
+}
+
+/// Keychain and Credential Manager say themselves that they are locked.
+#[cfg(not(all(unix, not(any(target_os = "macos", target_os = "ios", target_os = "android")))))]
+#[derive(Default)]
+struct LockProbe;
+
+#[cfg(not(all(unix, not(any(target_os = "macos", target_os = "ios", target_os = "android")))))]
+impl LockProbe {
+    fn obstacle(&mut self) -> Option<KeyringError> {
+        None
+    }
+}
+
+#[cfg(not(all(unix, not(any(target_os = "macos", target_os = "ios", target_os = "android")))))]
+fn connect() -> Result<Arc<CredentialStore>, KeyringError> {
+    let status = keyring::Entry::store_status()
+        .as_ref()
+        .map_err(|error| printable(&error.to_string(), MAX_SHOWN_CHARS));
+    status
+        .and_then(|()| {
+            keyring_core::get_default_store().ok_or_else(|| "none for this system".to_owned())
+        })
+        .map_err(KeyringError::NoService)
 }
