@@ -178,7 +178,7 @@ fn build_server(
     .with_alerts_and_metrics(active_alerts, metrics);
     Arc::new(ServerState {
         engine,
-        clients: Arc::clone(&admin.clients),
+        clients: Arc::clone(&admin.loader.clients),
         control: Arc::new(control),
         keyless: None,
         probes: Arc::default(),

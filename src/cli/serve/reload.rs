@@ -1,11 +1,6 @@
 //! Reloads the config of a running proxy.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
-
-use tokio::time::timeout;
+use std::sync::{Arc, atomic::Ordering};
 
 use crate::{
     base::sanitize,
@@ -21,11 +16,7 @@ use crate::{
         status_message::reload::{ReloadCause, ReloadMessage},
     },
     ir::reason::text_field::Reason,
-    relay::background::refresh_models,
 };
-
-/// How long a reload waits for references before it returns; slow ones continue in the background.
-const REFERENCE_READ_WAIT: Duration = Duration::from_secs(3);
 
 impl ProxyAdmin {
     /// Reads the file and all references again and applies them; an invalid file changes nothing, and
