@@ -18,7 +18,7 @@ use crate::cli::{
     completions::{
         command_line::{ExpectedWord, PartialLine},
         kinds::ArgumentKind,
-        values::Candidate,
+        values::CompletionCandidate,
         words::BashLine,
     },
     context::GlobalArgs,
@@ -108,7 +108,7 @@ fn answer(shell: &str, rest: &[String], command: Command) -> String {
     }
     let found = find_candidates(rest.get(1..).unwrap_or_default(), command);
     let mut out = format!("{}\n", found.kind);
-    for Candidate { value, help } in &found.candidates {
+    for CompletionCandidate { value, help } in &found.candidates {
         out.push_str(&format!("{value}\t{help}\n"));
     }
     out
@@ -116,9 +116,9 @@ fn answer(shell: &str, rest: &[String], command: Command) -> String {
 
 fn bash_answer(found: &Completions, line: &BashLine, word_breaks: &str) -> String {
     let typed = line.words.last().map_or("", String::as_str);
-    let matching: Vec<&Candidate> =
+    let matching: Vec<&CompletionCandidate> =
         found.candidates.iter().filter(|row| row.value.starts_with(typed)).collect();
-    let is_open = |row: &&Candidate| row.value.ends_with(['=', ':']);
+    let is_open = |row: &&CompletionCandidate| row.value.ends_with(['=', ':']);
     let kind = match found.kind {
         "values" if !matching.is_empty() && matching.iter().all(is_open) => "open",
         kind => kind,
@@ -136,7 +136,7 @@ fn bash_answer(found: &Completions, line: &BashLine, word_breaks: &str) -> Strin
 struct Completions {
     /// `files` and `folders` leave it to the shell; else `values`.
     kind: &'static str,
-    candidates: Vec<Candidate>,
+    candidates: Vec<CompletionCandidate>,
 }
 
 /// Finds the candidates for the last of these words after the program's name.
@@ -166,15 +166,15 @@ fn find_candidates(words: &[String], mut root: Command) -> Completions {
     found
 }
 
-fn subcommands_of(command: &Command) -> impl Iterator<Item = Candidate> {
+fn subcommands_of(command: &Command) -> impl Iterator<Item = CompletionCandidate> {
     command.get_subcommands().filter(|subcommand| !subcommand.is_hide_set()).map(|subcommand| {
         let about = subcommand.get_about().map(ToString::to_string).unwrap_or_default();
-        Candidate::new(subcommand.get_name(), about)
+        CompletionCandidate::new(subcommand.get_name(), about)
     })
 }
 
 /// The options that the line may still have.
-fn options(line: &PartialLine<'_>) -> Vec<Candidate> {
+fn options(line: &PartialLine<'_>) -> Vec<CompletionCandidate> {
     let is_used = |arg: &Arg| {
         let is_repeated = matches!(arg.get_action(), ArgAction::Append | ArgAction::Count);
         !is_repeated && line.used.iter().any(|id| arg.get_id() == id.as_str())
@@ -183,7 +183,7 @@ fn options(line: &PartialLine<'_>) -> Vec<Candidate> {
     for arg in line.command.get_arguments().filter(|arg| !arg.is_hide_set() && !is_used(arg)) {
         if let Some(long) = arg.get_long() {
             let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
-            out.push(Candidate::new(format!("--{long}"), help));
+            out.push(CompletionCandidate::new(format!("--{long}"), help));
         }
     }
     out
@@ -194,7 +194,7 @@ fn values_of(arg: &Arg, line: &PartialLine<'_>, typed: &str) -> Completions {
     let typed = typed.get(line.prefix.len()..).unwrap_or_default();
     let listed: Vec<PossibleValue> = arg.get_possible_values();
     let kind = kinds::kind_of(&line.path, arg.get_id().as_str(), &line.used);
-    let candidates: Vec<Candidate> = if listed.is_empty() {
+    let candidates: Vec<CompletionCandidate> = if listed.is_empty() {
         let global = GlobalArgs {
             config: line.config.clone(),
             data_dir: line.data_dir.clone(),
@@ -206,7 +206,7 @@ fn values_of(arg: &Arg, line: &PartialLine<'_>, typed: &str) -> Completions {
         visible
             .map(|value| {
                 let help = value.get_help().map(ToString::to_string).unwrap_or_default();
-                Candidate::new(value.get_name(), help)
+                CompletionCandidate::new(value.get_name(), help)
             })
             .collect()
     };
@@ -216,8 +216,10 @@ fn values_of(arg: &Arg, line: &PartialLine<'_>, typed: &str) -> Completions {
         ArgumentKind::Folder => "folders",
         _ => "values",
     };
-    let prefixed =
-        |row: Candidate| Candidate { value: format!("{}{}", line.prefix, row.value), ..row };
+    let prefixed = |row: CompletionCandidate| CompletionCandidate {
+        value: format!("{}{}", line.prefix, row.value),
+        ..row
+    };
     Completions { kind, candidates: candidates.into_iter().map(prefixed).collect() }
 }
 

@@ -26,13 +26,13 @@ const DEFAULT_PROJECT: &str = "default";
 
 /// A value for the word under the cursor.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Candidate {
+pub(super) struct CompletionCandidate {
     pub(super) value: String,
     /// One line, or empty.
     pub(super) help: String,
 }
 
-impl Candidate {
+impl CompletionCandidate {
     pub(super) fn new(value: impl Into<String>, help: impl Into<String>) -> Self {
         Self { value: value.into(), help: help.into() }
     }
@@ -40,26 +40,31 @@ impl Candidate {
 
 /// Returns every value of this kind. `typed` is the beginning of the value, for kinds whose values
 /// depend on it.
-pub(super) fn values(kind: ArgumentKind, typed: &str, global: &GlobalArgs) -> Vec<Candidate> {
+pub(super) fn values(
+    kind: ArgumentKind,
+    typed: &str,
+    global: &GlobalArgs,
+) -> Vec<CompletionCandidate> {
     match kind {
-        ArgumentKind::Dialect => {
-            Dialect::ALL.iter().map(|dialect| Candidate::new(dialect.name(), "")).collect()
-        }
+        ArgumentKind::Dialect => Dialect::ALL
+            .iter()
+            .map(|dialect| CompletionCandidate::new(dialect.name(), ""))
+            .collect(),
         ArgumentKind::File | ArgumentKind::Folder | ArgumentKind::Text => Vec::new(),
         ArgumentKind::LogFilter => log_filter_words(typed, global),
         ArgumentKind::Preset => preset_names(),
         ArgumentKind::ProjectSetting => settings_of_row("project", typed),
-        ArgumentKind::RequestId => vec![Candidate::new("last", "the last request")],
+        ArgumentKind::RequestId => vec![CompletionCandidate::new("last", "the last request")],
         ArgumentKind::UpstreamSetting => settings_of_row("upstream", typed),
         ArgumentKind::UsageGroup => {
-            GroupBy::ALL.iter().map(|group| Candidate::new(group.name(), "")).collect()
+            GroupBy::ALL.iter().map(|group| CompletionCandidate::new(group.name(), "")).collect()
         }
         _ => ConfigNames::read(global).map(|names| names.values(kind, typed)).unwrap_or_default(),
     }
 }
 
-fn preset_names() -> Vec<Candidate> {
-    presets::all().iter().map(|preset| Candidate::new(&*preset.name, "preset")).collect()
+fn preset_names() -> Vec<CompletionCandidate> {
+    presets::all().iter().map(|preset| CompletionCandidate::new(&*preset.name, "preset")).collect()
 }
 
 /// The names in the config, and the models that its upstreams listed when the proxy last ran.
@@ -76,7 +81,7 @@ impl ConfigNames {
         Some(Self { settings, lists })
     }
 
-    fn values(&self, kind: ArgumentKind, typed: &str) -> Vec<Candidate> {
+    fn values(&self, kind: ArgumentKind, typed: &str) -> Vec<CompletionCandidate> {
         match kind {
             ArgumentKind::ConfigPath => self.config_paths(),
             ArgumentKind::ConfiguredModel => self.configured_models(),
@@ -86,7 +91,8 @@ impl ConfigNames {
             ArgumentKind::Upstream => self.upstreams(),
             ArgumentKind::UpstreamOrPreset => {
                 let mut out = self.upstreams();
-                let known = |name: &Candidate| out.iter().any(|row| row.value == name.value);
+                let known =
+                    |name: &CompletionCandidate| out.iter().any(|row| row.value == name.value);
                 let presets: Vec<_> =
                     preset_names().into_iter().filter(|name| !known(name)).collect();
                 out.extend(presets);
@@ -96,50 +102,50 @@ impl ConfigNames {
         }
     }
 
-    fn upstreams(&self) -> Vec<Candidate> {
+    fn upstreams(&self) -> Vec<CompletionCandidate> {
         let help = |origin| if origin == Origin::File { "upstream" } else { "found upstream" };
         self.settings
             .upstreams
             .iter()
-            .map(|upstream| Candidate::new(&*upstream.name, help(upstream.origin)))
+            .map(|upstream| CompletionCandidate::new(&*upstream.name, help(upstream.origin)))
             .collect()
     }
 
-    fn keys(&self) -> Vec<Candidate> {
+    fn keys(&self) -> Vec<CompletionCandidate> {
         let keys = self.settings.upstreams.iter().flat_map(|upstream| &upstream.keys);
-        keys.map(|key| Candidate::new(&*key.name, "key")).collect()
+        keys.map(|key| CompletionCandidate::new(&*key.name, "key")).collect()
     }
 
-    fn projects(&self) -> Vec<Candidate> {
-        let mut out: Vec<Candidate> = self
+    fn projects(&self) -> Vec<CompletionCandidate> {
+        let mut out: Vec<CompletionCandidate> = self
             .settings
             .projects
             .iter()
-            .map(|project: &Arc<Project>| Candidate::new(&*project.name, "project"))
+            .map(|project: &Arc<Project>| CompletionCandidate::new(&*project.name, "project"))
             .collect();
         if !out.iter().any(|project| project.value == DEFAULT_PROJECT) {
-            out.push(Candidate::new(DEFAULT_PROJECT, "project"));
+            out.push(CompletionCandidate::new(DEFAULT_PROJECT, "project"));
         }
         out
     }
 
-    fn configured_models(&self) -> Vec<Candidate> {
+    fn configured_models(&self) -> Vec<CompletionCandidate> {
         let models = self.settings.models.iter();
         let aliases = self.settings.aliases.iter();
         models
-            .map(|model| Candidate::new(model.name.text(), "logical model"))
+            .map(|model| CompletionCandidate::new(model.name.text(), "logical model"))
             .chain(aliases.map(|alias| {
-                Candidate::new(alias.name.text(), format!("alias of {}", alias.target))
+                CompletionCandidate::new(alias.name.text(), format!("alias of {}", alias.target))
             }))
             .collect()
     }
 
     /// The names without an upstream first; those with one only if a part of them is typed, because
     /// each is a second name of the same model.
-    fn models(&self, typed: &str) -> Vec<Candidate> {
+    fn models(&self, typed: &str) -> Vec<CompletionCandidate> {
         let catalog = Catalog::new(&self.settings);
-        let is_exact = |name: &Candidate| catalog.exact(&name.value).is_some();
-        let mut out: Vec<Candidate> =
+        let is_exact = |name: &CompletionCandidate| catalog.exact(&name.value).is_some();
+        let mut out: Vec<CompletionCandidate> =
             self.configured_models().into_iter().filter(is_exact).collect();
         let learned = self.lists.learned();
         let lists = |id: UpstreamId| -> Option<Arc<ModelSet>> { learned.get(&id).cloned() };
@@ -149,9 +155,13 @@ impl ConfigNames {
         for upstream in &catalog.upstreams {
             for (name, _) in served_names(upstream, &lists) {
                 if seen.insert(name.to_string()) {
-                    out.push(Candidate::new(&*name, format!("model of {}", upstream.name)));
+                    out.push(CompletionCandidate::new(
+                        &*name,
+                        format!("model of {}", upstream.name),
+                    ));
                 }
-                qualified.push(Candidate::new(format!("{}:{name}", upstream.name), "model"));
+                qualified
+                    .push(CompletionCandidate::new(format!("{}:{name}", upstream.name), "model"));
             }
         }
         if !typed.is_empty() {
@@ -161,7 +171,7 @@ impl ConfigNames {
     }
 
     /// The paths of all settings. Those of a row contain the row's name.
-    fn config_paths(&self) -> Vec<Candidate> {
+    fn config_paths(&self) -> Vec<CompletionCandidate> {
         let names = |table: &str| -> Vec<String> {
             match table {
                 "model" => {
@@ -178,7 +188,7 @@ impl ConfigNames {
                 _ => Vec::new(),
             }
         };
-        let mut out: Vec<Candidate> = Vec::new();
+        let mut out: Vec<CompletionCandidate> = Vec::new();
         for table in keys::tables() {
             let rows = match table.form {
                 TableForm::Once => vec![table.path.to_owned()],
@@ -189,14 +199,14 @@ impl ConfigNames {
             };
             for row in rows {
                 out.extend(table.keys.iter().map(|key| {
-                    Candidate::new(format!("{row}.{}", key.name()), first_line(key.doc))
+                    CompletionCandidate::new(format!("{row}.{}", key.name()), first_line(key.doc))
                 }));
             }
         }
         let aliases = self.settings.aliases.iter();
-        out.extend(
-            aliases.map(|alias| Candidate::new(format!("aliases.{}", alias.name.text()), "alias")),
-        );
+        out.extend(aliases.map(|alias| {
+            CompletionCandidate::new(format!("aliases.{}", alias.name.text()), "alias")
+        }));
         out
     }
 }
@@ -206,17 +216,17 @@ fn first_line(doc: &str) -> &str {
 }
 
 /// `KEY=` of a table's rows; after the `=`, the values of a closed list.
-fn settings_of_row(table: &str, typed: &str) -> Vec<Candidate> {
+fn settings_of_row(table: &str, typed: &str) -> Vec<CompletionCandidate> {
     let specs = keys::tables().iter().find(|spec| spec.path == table).map(|spec| &spec.keys);
     let specs = specs.into_iter().flatten();
     match typed.split_once('=') {
         None => specs
-            .map(|key| Candidate::new(format!("{}=", key.name()), first_line(key.doc)))
+            .map(|key| CompletionCandidate::new(format!("{}=", key.name()), first_line(key.doc)))
             .collect(),
         Some((name, _)) => specs
             .filter(|key| key.name() == name)
             .flat_map(closed_values)
-            .map(|value| Candidate::new(format!("{name}={value}"), ""))
+            .map(|value| CompletionCandidate::new(format!("{name}={value}"), ""))
             .collect(),
     }
 }
@@ -239,10 +249,10 @@ pub(super) fn closed_values(key: &KeySpec) -> Vec<String> {
 }
 
 /// `FIELD:`, or the values of a field that is typed.
-fn log_filter_words(typed: &str, global: &GlobalArgs) -> Vec<Candidate> {
+fn log_filter_words(typed: &str, global: &GlobalArgs) -> Vec<CompletionCandidate> {
     let Some((field, value)) = typed.split_once(':') else {
         let fields = log_filter::field_names();
-        return fields.map(|field| Candidate::new(format!("{field}:"), "")).collect();
+        return fields.map(|field| CompletionCandidate::new(format!("{field}:"), "")).collect();
     };
     let listed = log_filter::closed_values(field);
     let values = if listed.is_empty() {
@@ -255,9 +265,12 @@ fn log_filter_words(typed: &str, global: &GlobalArgs) -> Vec<Candidate> {
         };
         values(kind, value, global)
     } else {
-        listed.into_iter().map(|value| Candidate::new(value, "")).collect()
+        listed.into_iter().map(|value| CompletionCandidate::new(value, "")).collect()
     };
-    let prefixed = |row: Candidate| Candidate { value: format!("{field}:{}", row.value), ..row };
+    let prefixed = |row: CompletionCandidate| CompletionCandidate {
+        value: format!("{field}:{}", row.value),
+        ..row
+    };
     values.into_iter().map(prefixed).collect()
 }
 
