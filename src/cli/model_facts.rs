@@ -13,7 +13,7 @@ use crate::{
         presets,
         settings::Settings,
     },
-    ir::op::Dialect,
+    ir::{model_facts::ModelFacts, op::Dialect},
     routing::learned::{LearnedRepair, LearnedRepairs},
 };
 
@@ -27,9 +27,9 @@ pub(super) struct TargetFacts {
 }
 
 impl TargetFacts {
-    /// Returns whether the model is known to call tools.
-    pub(super) fn calls_tools(&self) -> bool {
-        self.known.facts.tools == Some(true)
+    /// The facts without their sources.
+    pub(super) fn facts(&self) -> &ModelFacts {
+        &self.known.facts
     }
 }
 

@@ -261,7 +261,7 @@ pub(super) fn origin_name(origin: Origin) -> &'static str {
     }
 }
 
-fn upstream_state_cell(state: UpstreamState) -> TableCell {
+pub(super) fn upstream_state_cell(state: UpstreamState) -> TableCell {
     let (role, word) = match state {
         UpstreamState::Cooling => (TextRole::Warn, "cooling"),
         UpstreamState::Disabled => (TextRole::Dim, "disabled"),

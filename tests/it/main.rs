@@ -14,6 +14,7 @@
 mod architecture;
 mod asking;
 mod budgets;
+mod catalogue;
 mod cli;
 #[cfg(unix)]
 mod completing;

@@ -48,5 +48,5 @@ fn is_set_up_or_chats(settings: &Settings, model: &ModelView) -> bool {
     matches!(&*model.kind, "alias" | "logical")
         || model_facts::of_targets(settings, &LearnedRepairs::default(), &model.targets)
             .iter()
-            .any(model_facts::TargetFacts::calls_tools)
+            .any(|target| target.facts().tools == Some(true))
 }

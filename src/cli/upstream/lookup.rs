@@ -3,7 +3,7 @@
 use crate::{base::suggest, cli::error::CliError};
 
 /// Returns an error with the nearest name if there is no such upstream.
-pub(super) fn ensure_known<'a>(
+pub(in crate::cli) fn ensure_known<'a>(
     name: &str,
     names: impl Iterator<Item = &'a str> + Clone,
 ) -> Result<(), CliError> {

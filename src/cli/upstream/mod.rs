@@ -4,7 +4,7 @@ mod actions;
 mod add;
 mod edit;
 mod list;
-mod lookup;
+pub(super) mod lookup;
 mod show;
 
 use std::time::Duration;
