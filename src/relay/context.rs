@@ -7,8 +7,7 @@ use crate::relay::{
     record::recorder::RequestRecorder,
     request::{parsed::ParsedRequest, proxy_request::ProxyRequest},
     state::{
-        cancellations::CancelHandle,
-        permits::{BufferReservation, InFlightPermit},
+        cancellations::CancelHandle, in_flight::InFlightPermit, permits::BufferReservation,
         reasoning_cache::TurnsHash,
     },
 };

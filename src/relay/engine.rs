@@ -5,7 +5,7 @@ use std::{
     hash::RandomState,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -18,9 +18,10 @@ use crate::relay::{
     record::cache_monitor::CacheMonitor,
     state::{
         balances::Balances, cancellations::Cancellations, health_checks::HealthChecks,
-        health_store::HealthStore, hedge_stats::HedgeStats, learned_store::LearnedStore,
-        model_lists::ModelLists, network::Network, reasoning_cache::ReasoningCache,
-        response_store::ResponseStore, unpriced_models::UnpricedModels,
+        health_store::HealthStore, hedge_stats::HedgeStats, in_flight::InFlight,
+        learned_store::LearnedStore, model_lists::ModelLists, network::Network,
+        reasoning_cache::ReasoningCache, response_store::ResponseStore,
+        unpriced_models::UnpricedModels,
     },
 };
 use crate::{
@@ -120,7 +121,7 @@ pub struct Engine {
     accounts: ArcSwap<IdMap<KeyId, AccountId>>,
     rng: Mutex<XorShiftRng>,
     /// Requests in flight, and bytes of bodies buffered for them.
-    pub(super) in_flight: Arc<AtomicUsize>,
+    pub(super) in_flight: Arc<InFlight>,
     pub(super) buffered_bytes: Arc<AtomicU64>,
     draining: AtomicBool,
 }
@@ -155,6 +156,8 @@ impl Engine {
         } = parts;
         apply_body_policy(&ledger_queue, &settings);
         let router = Router::new(Policy::new(&settings.cooldown, &settings.retry));
+        let in_flight = Arc::new(InFlight::default());
+        in_flight.apply_settings(&settings);
         Self {
             bus: Bus::default(),
             ledger_queue,
@@ -185,7 +188,7 @@ impl Engine {
             learned,
             accounts: ArcSwap::default(),
             rng: Mutex::new(XorShiftRng::from_os()),
-            in_flight: Arc::default(),
+            in_flight,
             buffered_bytes: Arc::default(),
             draining: AtomicBool::new(false),
             clock,
@@ -216,6 +219,7 @@ impl Engine {
         self.router.retain(&upstreams, &keys);
         self.upstream_client.retain(&settings.upstreams);
         apply_body_policy(&self.ledger_queue, &settings);
+        self.in_flight.apply_settings(&settings);
         self.generation.store(Arc::new(Generation::new(settings, &self.learned.repairs)));
         self.notify_waiters();
     }
@@ -321,7 +325,7 @@ impl Engine {
     /// Returns the number of requests in flight.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.in_flight.load(Ordering::Relaxed)
+        self.in_flight.len()
     }
 }
 

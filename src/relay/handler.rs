@@ -28,12 +28,14 @@ use crate::relay::{
         stream::{PING_AFTER, StreamBody},
     },
     state::{
-        permits::{self, InFlightPermit},
+        in_flight::{self, InFlightPermit, NoPlace},
+        permits,
         reasoning_cache::TurnsHash,
     },
 };
 use crate::{
     base::id::RequestId,
+    config::settings::Project,
     dialect::{Framing, registry},
     events::record::RequestState,
     ir::{
@@ -54,19 +56,13 @@ pub async fn serve(
 ) -> Response<ResponseBody> {
     let (dialect, id) = (head.endpoint.dialect, head.id);
     let generation = engine.generation();
-    let Some(permit) =
-        InFlightPermit::try_acquire(&engine.in_flight, generation.settings.server.max_requests)
-    else {
-        let message = format!(
-            "too many requests in flight ({}, `max_requests` under [server])",
-            generation.settings.server.max_requests
-        );
-        return response::error_response(
-            dialect,
-            id,
-            &ProxyError::new(ProxyErrorKind::Overloaded, message)
-                .retry_after(Some(std::time::Duration::from_secs(1))),
-        );
+    let permit = match take_place(engine, &generation, &head.caller.project) {
+        Ok(permit) => permit,
+        Err(message) => {
+            let error = ProxyError::new(ProxyErrorKind::Overloaded, message)
+                .retry_after(Some(std::time::Duration::from_secs(1)));
+            return response::error_response(dialect, id, &error);
+        }
     };
     let received = match read::read_request(engine, &generation, head, body).await {
         Ok(received) => received,
@@ -76,6 +72,26 @@ pub async fn serve(
         }
     };
     start(engine, generation, received, permit).await
+}
+
+/// Takes a place among the requests in flight.
+fn take_place(
+    engine: &Engine,
+    generation: &Generation,
+    project: &Project,
+) -> Result<InFlightPermit, String> {
+    let server = &generation.settings.server;
+    let max = in_flight::max_in_flight(server.max_requests, server.max_connections);
+    engine.in_flight.try_acquire(&project.name, max).map_err(|problem| match problem {
+        NoPlace::Full => {
+            format!("too many requests in flight ({max}, `max_requests` under [server])")
+        }
+        NoPlace::ShareTaken => format!(
+            "project `{}` has its share of the requests in flight, and the rest of {max} \
+             (`max_requests` under [server]) is left for other projects",
+            project.name
+        ),
+    })
 }
 
 /// Answers a parsed request, which came over a socket or is a replay of an earlier one.
@@ -256,9 +272,7 @@ pub fn prepare_replay(engine: &Arc<Engine>, replay: Replay) -> Result<PendingRep
     let generation = engine.generation();
     let received = replay::read_replay(engine, &generation, replay)?;
     let id = received.request.id;
-    let max_requests = generation.settings.server.max_requests;
-    let permit = InFlightPermit::try_acquire(&engine.in_flight, max_requests)
-        .ok_or("too many requests are in flight")?;
+    let permit = take_place(engine, &generation, &received.request.caller.project)?;
     let engine = Arc::clone(engine);
     let run = Box::pin(async move {
         let mut answer = start(&engine, generation, received, permit).await.into_body();

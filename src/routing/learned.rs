@@ -1,7 +1,7 @@
 //! What upstreams were found to refuse, per upstream and model, until it expires.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -61,6 +61,8 @@ pub struct LearnedRepairs {
 struct LearnedState {
     by_place: HashMap<LearnedPlace, Vec<LearnedRepair>>,
     order: VecDeque<LearnedPlace>,
+    /// What did not help; kept until it is forgotten or the process ends.
+    useless: HashSet<(LearnedPlace, Repair)>,
 }
 
 impl LearnedRepairs {
@@ -102,11 +104,32 @@ impl LearnedRepairs {
         true
     }
 
+    /// Forgets a repair that did not help, and remembers that.
+    pub fn mark_useless(&self, place: LearnedPlace, repair: Repair) {
+        self.remove(&place, &repair);
+        let mut state = self.state.write();
+        if state.useless.len() >= MAX_MODELS {
+            state.useless.clear();
+        }
+        state.useless.insert((place, repair));
+    }
+
+    /// Whether a repair did not help before.
+    #[must_use]
+    pub fn is_useless(&self, place: &LearnedPlace, repair: &Repair) -> bool {
+        let state = self.state.read();
+        !state.useless.is_empty() && state.useless.contains(&(place.clone(), repair.clone()))
+    }
+
     /// Forgets one repair.
     pub fn remove(&self, place: &LearnedPlace, repair: &Repair) {
         let mut state = self.state.write();
         if let Some(repairs) = state.by_place.get_mut(place) {
             repairs.retain(|known| known.repair != *repair);
+            if repairs.is_empty() {
+                state.by_place.remove(place);
+                state.order.retain(|known| known != place);
+            }
             self.version.fetch_add(1, Ordering::AcqRel);
         }
     }
@@ -116,7 +139,10 @@ impl LearnedRepairs {
     pub fn forget(&self, names: &[String]) -> usize {
         let mut state = self.state.write();
         let before = state.order.len();
-        let LearnedState { by_place, order } = &mut *state;
+        let LearnedState { by_place, order, useless } = &mut *state;
+        useless.retain(|(place, _)| {
+            !(names.is_empty() || names.iter().any(|name| place.is_named(name)))
+        });
         order.retain(|place| {
             let named = names.is_empty() || names.iter().any(|name| place.is_named(name));
             if named {
@@ -195,7 +221,7 @@ impl LearnedPlace {
 
 impl LearnedState {
     fn remove_expired(&mut self, now: UnixMillis) {
-        let Self { by_place, order } = self;
+        let Self { by_place, order, .. } = self;
         order.retain(|place| {
             let Some(repairs) = by_place.get_mut(place) else { return false };
             repairs.retain(|learned| !is_expired(learned, now));

@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::support::{
     client::Request,
     proxy::{CLIENT_KEY, Proxy, Setup, chat_body},
-    upstream::{Scene, Upstream},
+    upstream::{Gate, Scene, Upstream},
 };
 
 fn start_proxy() -> (Upstream, Proxy) {
@@ -182,4 +182,42 @@ fn unknown_paths_methods_and_models_are_told_in_the_clients_dialect() {
     assert!(method.header("allow").is_some());
     assert_eq!(anthropic.json()["type"], "error");
     assert!(upstream.requests().is_empty());
+}
+
+#[test]
+fn a_client_key_in_base64_is_the_same_key() {
+    let (_upstream, proxy) = start_proxy();
+    use base64::Engine as _;
+    let encoded = base64::prelude::BASE64_STANDARD.encode(CLIENT_KEY);
+    let get = |token: &str| Request::get("/v1/models").bearer(token).send(proxy.addr).status;
+    assert_eq!((get(&encoded), get(encoded.trim_end_matches('='))), (200, 200));
+    assert_eq!(get(&base64::prelude::BASE64_STANDARD.encode("aip-other")), 401);
+}
+
+#[test]
+fn one_project_leaves_places_for_the_others() {
+    let gate = Gate::closed();
+    let upstream = Upstream::start(vec![Scene::chat("late").head_gate(&gate)]);
+    let proxy = Setup::new()
+        .config("[server]\nmax_requests = 8\n[[project]]\nname = \"other\"\nkey = \"aip-other\"\n")
+        .upstream("up", &upstream, &["work"])
+        .start();
+    let chat = |key: &str| {
+        Request::post("/v1/chat/completions", &chat_body("m", "hi", false))
+            .bearer(key)
+            .open(proxy.addr)
+    };
+    let held: Vec<_> = (0..6).map(|_| chat(CLIENT_KEY)).collect();
+    upstream.nth_request(5);
+    let refused = chat(CLIENT_KEY).read_answer();
+    assert_eq!(refused.status, 503, "{}", refused.text());
+    assert!(refused.text().contains("its share of the requests"), "{}", refused.text());
+    let other = chat("aip-other");
+    upstream.nth_request(6);
+    // The control API answers whatever is in flight.
+    assert!(proxy.snapshot().is_object());
+    gate.open();
+    for mut connection in held.into_iter().chain([other]) {
+        assert_eq!(connection.read_answer().status, 200);
+    }
 }

@@ -85,7 +85,10 @@ fn an_upstream_that_refuses_everything_is_asked_twice_at_most() {
     assert!(answer.text().contains("'temperature' does not support"), "{}", answer.text());
     assert_eq!(upstream.requests().len(), 2);
     assert_eq!(proxy.ask(&warm_chat()).status, 400);
-    assert_eq!(upstream.requests().len(), 3, "what was repaired already is not sent again");
+    assert_eq!(upstream.requests().len(), 3, "what did not help is not tried again");
+    assert_eq!(upstream.nth_request(2).json(), warm_chat(), "nor is anything left out for it");
+    let shown = stdout(&proxy.cli(&["model", "show", "up:m"]));
+    assert!(!shown.contains("learned"), "{shown}");
 }
 
 #[test]

@@ -53,10 +53,11 @@ pub(super) async fn attempt_candidate(
     let version = context.engine.learned.repairs.version();
     let mut result = run_attempt(context, candidate, &target, &guard, deadline).await;
     if let Err(error) = &result
-        && let Some((target, repair)) = repair::prepare(context, &target, version, error)
+        && let Some(prepared) = repair::prepare(context, &target, version, error)
     {
-        context.refusal = Some(Box::new(repair::refusal(context, error, &repair)));
-        result = run_attempt(context, candidate, &target, &guard, deadline).await;
+        context.refusal = Some(Box::new(repair::refusal(context, error, &prepared.repair)));
+        result = run_attempt(context, candidate, &prepared.target, &guard, deadline).await;
+        repair::conclude(context, prepared, result.as_ref().err());
     }
     match result {
         Ok(response) => Ok(response.with_guard(guard)),

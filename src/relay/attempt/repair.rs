@@ -41,20 +41,27 @@ pub(super) fn refusal(context: &RequestContext, error: &AttemptError, repair: &R
     }
 }
 
+/// A request that is ready to be sent again.
+pub(super) struct PreparedRepair {
+    pub(super) target: Arc<Target>,
+    pub(super) repair: Repair,
+    place: LearnedPlace,
+    /// This request was the first to be repaired so.
+    is_new: bool,
+}
+
 /// Prepares a second sending of a request that was refused, and that was sent when what was learned
-/// had this version; returns the target to send it to
-/// and the repair, or `None` if the error is the answer.
+/// had this version; `None` if the error is the answer.
 pub(super) fn prepare(
     context: &mut RequestContext,
     target: &Arc<Target>,
     version: u64,
     error: &AttemptError,
-) -> Option<(Arc<Target>, Repair)> {
-    let FailureSource::Upstream { fault, body } = &error.source else { return None };
+) -> Option<PreparedRepair> {
     if !matches!(context.request.endpoint.op, Op::Chat | Op::Completions | Op::Embed) {
         return None;
     }
-    let repair = find_repair(fault, body.as_deref().unwrap_or_default())?;
+    let repair = find_repair_of(error)?;
     if repair.loses().is_some() && is_strict(context) {
         return None;
     }
@@ -65,8 +72,11 @@ pub(super) fn prepare(
         // Sent repaired already, the upstream means something else; another request may have
         // learned it meanwhile, though.
         let is_new = engine.learned.repairs.version() != version;
-        let target = if is_new { apply(context, target, &repair) } else { None };
-        return target.map(|target| (target, repair));
+        let target = if is_new { apply(context, target, &repair) } else { None }?;
+        return Some(PreparedRepair { target, repair, place, is_new: false });
+    }
+    if engine.learned.repairs.is_useless(&place, &repair) {
+        return None;
     }
     let sent = translated_body(context, target);
     let repaired = apply(context, target, &repair)?;
@@ -75,17 +85,37 @@ pub(super) fn prepare(
         engine.learned.repairs.remove(&place, &repair);
         return None;
     }
-    engine.learned.count(&target.upstream.name);
+    Some(PreparedRepair { target: repaired, repair, place, is_new })
+}
+
+/// Keeps what was learned if it helped: the same refusal again shows that the upstream means
+/// something else.
+pub(super) fn conclude(
+    context: &RequestContext,
+    prepared: PreparedRepair,
+    error: Option<&AttemptError>,
+) {
+    let engine = Arc::clone(&context.engine);
+    let PreparedRepair { repair, place, is_new, .. } = prepared;
+    if error.and_then(find_repair_of).is_some_and(|again| again == repair) {
+        return engine.learned.repairs.mark_useless(place, repair);
+    }
+    engine.learned.count(&place.upstream);
     if is_new {
-        let notice = NoticeMessage::Learned {
-            model: Arc::clone(&target.model),
-            upstream: Arc::clone(&target.upstream.name),
-            repair: repair.clone().into(),
-        };
+        let LearnedPlace { upstream, model, .. } = place;
+        let notice = NoticeMessage::Learned { model, upstream, repair: repair.into() };
         publish_notice(&engine, Severity::Info, notice);
         tokio::task::spawn_blocking(move || engine.learned.save(engine.clock.unix()));
     }
-    Some((repaired, repair))
+}
+
+fn find_repair_of(error: &AttemptError) -> Option<Repair> {
+    match &error.source {
+        FailureSource::Upstream { fault, body } => {
+            find_repair(fault, body.as_deref().unwrap_or_default())
+        }
+        FailureSource::Transport(_) => None,
+    }
 }
 
 /// Returns what would be sent to a target by what is known now; `None` if the client's own bytes

@@ -183,8 +183,15 @@ fn restrict_to_owner(
             }
             context.request.owner = Some((upstream, key));
         }
-        // Another project's, or one that no upstream of ours has: neither may be sent on.
-        None => return Err(response_store::unknown_response(id)),
+        // Where there are several projects, it may be another's. A single project goes on with the
+        // responses that its provider stored without aiproxy.
+        None => {
+            let is_single = context.generation.settings.projects.len() <= 1;
+            targets.retain(|target| is_single && target.dialect == Dialect::Responses);
+            if targets.is_empty() {
+                return Err(response_store::unknown_response(id));
+            }
+        }
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ pub mod cancellations;
 pub mod health_checks;
 pub mod health_store;
 pub mod hedge_stats;
+pub mod in_flight;
 pub mod item_references;
 pub mod learned_store;
 pub mod model_lists;

@@ -3,7 +3,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU64, AtomicUsize, Ordering},
+    atomic::{AtomicU64, Ordering},
 };
 
 use bytes::Bytes;
@@ -16,28 +16,6 @@ use crate::{
     ir::usage::Usage,
     routing::project_limits::{LimitAdmission, ProjectLimits, RemainingLimit},
 };
-
-/// A slot among the requests in flight; freed when dropped.
-pub struct InFlightPermit(Arc<AtomicUsize>);
-
-impl InFlightPermit {
-    /// Takes a slot of this counter if fewer than `max` are taken.
-    #[must_use]
-    pub fn try_acquire(in_flight: &Arc<AtomicUsize>, max: usize) -> Option<Self> {
-        let before = in_flight.fetch_add(1, Ordering::Relaxed);
-        if before >= max {
-            in_flight.fetch_sub(1, Ordering::Relaxed);
-            return None;
-        }
-        Some(Self(Arc::clone(in_flight)))
-    }
-}
-
-impl Drop for InFlightPermit {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
 
 /// Bytes of bodies buffered in memory, counted against `max_buffered`; released when dropped.
 pub struct BufferReservation {

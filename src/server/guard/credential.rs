@@ -4,6 +4,12 @@
 use std::{net::IpAddr, sync::Arc};
 
 use arc_swap::ArcSwap;
+use base64::{
+    Engine as _,
+    prelude::{
+        BASE64_STANDARD_NO_PAD as STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD as URL_SAFE_NO_PAD,
+    },
+};
 use http::{HeaderMap, HeaderName, header::AUTHORIZATION};
 use subtle::ConstantTimeEq;
 use tokio::sync::Notify;
@@ -60,9 +66,15 @@ impl ClientTable {
         self
     }
 
-    /// Returns the project of a token. Compares every entry, even after a match.
+    /// Returns the project of a token, as it is or in Base64, which clients of some other gateways
+    /// send.
     #[must_use]
     pub fn find(&self, token: &Secret) -> Option<&Arc<Project>> {
+        self.find_exact(token).or_else(|| self.find_exact(&decode_base64(token)?))
+    }
+
+    /// Compares every entry, even after a match.
+    fn find_exact(&self, token: &Secret) -> Option<&Arc<Project>> {
         let digest = token.digest();
         let mut found = None;
         for (known_digest, project) in &self.keys {
@@ -75,6 +87,19 @@ impl ClientTable {
             remembered.find(|(hash, _)| hash.matches(&digest)).map(|(_, project)| project)
         })
     }
+}
+
+/// A longer token is no client key in Base64.
+const MAX_BASE64_BYTES: usize = 1_024;
+
+fn decode_base64(token: &Secret) -> Option<Secret> {
+    let text = token.expose();
+    if text.len() > MAX_BASE64_BYTES {
+        return None;
+    }
+    let text = text.trim_end_matches('=');
+    let bytes = STANDARD_NO_PAD.decode(text).or_else(|_| URL_SAFE_NO_PAD.decode(text)).ok()?;
+    String::from_utf8(bytes).ok().map(Secret::new)
 }
 
 impl ClientKeys {
