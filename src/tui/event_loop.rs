@@ -3,7 +3,7 @@
 
 use std::{io, time::Duration};
 
-use ratatui::crossterm::event::Event as Input;
+use ratatui::crossterm::event::{Event as Input, KeyCode, KeyEventKind, KeyModifiers};
 use tokio::{
     sync::mpsc,
     time::{Instant, MissedTickBehavior, interval, sleep_until},
@@ -19,6 +19,7 @@ use crate::tui::{
     screen::Screen as Place,
     selection::clamp_selection,
     strings::{Lang, Texts},
+    suspend,
     terminal::{InputEvent, InputReader as Terminal, TerminalGuard, run_as_dashboard},
     theme::Theme,
     update::update,
@@ -145,6 +146,24 @@ async fn event_loop(mut app: App, ends: LoopIo, mut messages: mpsc::Receiver<Msg
             biased;
             heard = terminal.next() => match heard {
                 InputEvent::Gone => return gone_exit,
+                InputEvent::Suspend => {
+                    if suspend_dashboard(&mut screen, false).await.is_err() {
+                        return gone_exit;
+                    }
+                    app.size = screen.size();
+                    changed = true;
+                    continue;
+                }
+                InputEvent::Event(event) if is_suspend_key(&event) => {
+                    if suspend::has_job_control() {
+                        if suspend_dashboard(&mut screen, true).await.is_err() {
+                            return gone_exit;
+                        }
+                        app.size = screen.size();
+                        changed = true;
+                    }
+                    continue;
+                }
                 InputEvent::Event(event) => msgs.extend(input_message(event)),
                 InputEvent::Resized => {
                     let (columns, rows) = screen.size();
@@ -197,7 +216,9 @@ async fn event_loop(mut app: App, ends: LoopIo, mut messages: mpsc::Receiver<Msg
             match effect {
                 Effect::Leave { stop_proxy } => return LoopExit { stop_proxy, copied: app.copied },
                 Effect::Edit(path) => {
-                    let opened = open_editor(&mut screen, &path, options.editor.as_deref()).await;
+                    let opened =
+                        open_editor(&mut screen, &mut terminal, &path, options.editor.as_deref())
+                            .await;
                     match opened {
                         Ok(true) => {}
                         Ok(false) => drop(update(&mut app, Msg::EditorMissing, now)),
@@ -211,10 +232,26 @@ async fn event_loop(mut app: App, ends: LoopIo, mut messages: mpsc::Receiver<Msg
     }
 }
 
+/// Gives the terminal back, stops the process, or its whole job, and takes the terminal again when
+/// the user continues it.
+async fn suspend_dashboard(screen: &mut TerminalGuard, whole_job: bool) -> io::Result<()> {
+    screen.suspend()?;
+    suspend::stop_until_foreground(whole_job).await;
+    screen.resume()
+}
+
+/// In raw mode the terminal hands Ctrl-Z on instead of sending a signal.
+fn is_suspend_key(event: &Input) -> bool {
+    matches!(event, Input::Key(key) if key.code == KeyCode::Char('z')
+        && key.modifiers == KeyModifiers::CONTROL
+        && key.kind != KeyEventKind::Release)
+}
+
 /// Suspends the dashboard until the user's editor exits. Returns false if there is no editor or no
 /// such file.
 async fn open_editor(
     screen: &mut TerminalGuard,
+    terminal: &mut Terminal,
     path: &str,
     editor: Option<&str>,
 ) -> io::Result<bool> {
@@ -224,7 +261,16 @@ async fn open_editor(
         return Ok(false);
     };
     screen.suspend()?;
-    let ended = tokio::process::Command::new(program).args(words).arg(path).status().await;
+    let mut editor = tokio::process::Command::new(program);
+    let ended = editor.args(words).arg(path).status();
+    let mut ended = std::pin::pin!(ended);
+    let ended = loop {
+        tokio::select! {
+            ended = &mut ended => break ended,
+            // The editor has the terminal and stops itself; the shell waits for both.
+            () = terminal.suspend_request() => suspend::stop(false),
+        }
+    };
     screen.resume()?;
     Ok(ended.is_ok())
 }

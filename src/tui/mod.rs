@@ -24,6 +24,7 @@ pub mod screens;
 mod selection;
 mod status_bar;
 pub mod strings;
+mod suspend;
 pub mod terminal;
 #[cfg(test)]
 mod tests;

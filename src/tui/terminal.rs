@@ -220,6 +220,8 @@ mod input {
         sync::mpsc,
     };
 
+    use crate::tui::suspend;
+
     /// Upper bound for events between the reader thread and the loop; further input stays in the
     /// terminal.
     const MAX_QUEUED_EVENTS: usize = 256;
@@ -231,6 +233,8 @@ mod input {
         /// The terminal is gone, or a signal requests termination.
         Gone,
         Resized,
+        /// Another process asks the dashboard to stop for a while (SIGTSTP).
+        Suspend,
     }
 
     pub struct InputReader {
@@ -241,6 +245,7 @@ mod input {
         hang_up: Signal,
         terminate: Signal,
         interrupt: Signal,
+        stop: Signal,
         /// If false, a hang-up while the terminal exists is a request to reload the proxy in this
         /// process.
         dashboard_only: bool,
@@ -286,6 +291,7 @@ mod input {
                 hang_up: signal(SignalKind::hangup())?,
                 terminate: signal(SignalKind::terminate())?,
                 interrupt: signal(SignalKind::interrupt())?,
+                stop: signal(suspend::stop_signal())?,
                 dashboard_only: alone,
             })
         }
@@ -321,8 +327,14 @@ mod input {
                     }
                     _ = self.terminate.recv() => return InputEvent::Gone,
                     _ = self.interrupt.recv() => return InputEvent::Gone,
+                    _ = self.stop.recv() => return InputEvent::Suspend,
                 }
             }
+        }
+
+        /// Waits until another process asks the dashboard to stop. Cancel-safe.
+        pub async fn suspend_request(&mut self) {
+            self.stop.recv().await;
         }
 
         /// Whether the terminal still exists.
@@ -352,6 +364,8 @@ mod input {
         /// The console is gone, or another process requests termination.
         Gone,
         Resized,
+        /// Never sent here: a console has no job control.
+        Suspend,
     }
 
     pub struct InputReader {
@@ -386,6 +400,11 @@ mod input {
                 },
                 _ = ctrl_c() => InputEvent::Gone,
             }
+        }
+
+        /// No other process asks a console program to stop.
+        pub async fn suspend_request(&mut self) {
+            std::future::pending().await
         }
 
         /// Whether the console still exists.
