@@ -16,19 +16,21 @@ pub(super) struct SignalListener {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
     hangup: tokio::signal::unix::Signal,
-    /// Whether the process started with a controlling terminal.
-    had_terminal: bool,
+    /// Whether the process ends with its terminal: it started with one, and not under `nohup`.
+    ends_with_terminal: bool,
 }
 
 #[cfg(unix)]
 impl SignalListener {
     pub(super) fn new() -> io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
+        // The handler below replaces the disposition, so it must be read before.
+        let ends_with_terminal = has_terminal() && !ignores_hangup();
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
-            had_terminal: has_terminal(),
+            ends_with_terminal,
         })
     }
 
@@ -37,7 +39,11 @@ impl SignalListener {
             _ = self.terminate.recv() => ProcessSignal::Stop,
             _ = self.interrupt.recv() => ProcessSignal::Stop,
             // SIGHUP reloads a daemon but stops a foreground process whose terminal closed.
-            _ = self.hangup.recv() => if self.had_terminal && !has_terminal() { ProcessSignal::Stop } else { ProcessSignal::Reload },
+            _ = self.hangup.recv() => if self.ends_with_terminal && !has_terminal() {
+                ProcessSignal::Stop
+            } else {
+                ProcessSignal::Reload
+            },
         }
     }
 
@@ -61,6 +67,25 @@ impl SignalListener {
 #[cfg(unix)]
 fn has_terminal() -> bool {
     std::fs::File::open("/dev/tty").is_ok()
+}
+
+/// Whether the process was started with SIGHUP ignored, as `nohup` does.
+#[cfg(unix)]
+fn ignores_hangup() -> bool {
+    // Only Linux tells this without unsafe code; elsewhere `nohup` needs `setsid` too.
+    std::fs::read_to_string("/proc/self/status").is_ok_and(|status| status_ignores_hangup(&status))
+}
+
+/// Reads the mask of ignored signals from the text of `/proc/PID/status`.
+#[cfg(unix)]
+fn status_ignores_hangup(status: &str) -> bool {
+    /// SIGHUP is signal 1, the lowest bit.
+    const HANGUP_BIT: u64 = 1;
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .is_some_and(|mask| mask & HANGUP_BIT != 0)
 }
 
 /// Ctrl-C and Ctrl-Break; written to the platform's documentation.
@@ -100,5 +125,23 @@ impl SignalListener {
             }
             now.cancel();
         }));
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mask_of_ignored_signals_tells_nohup() {
+        for (status, ignored) in [
+            ("SigBlk:\t0000000000000000\nSigIgn:\t0000000000000001\n", true),
+            ("SigIgn:\t0000000000001001\nSigCgt:\t0000000000000000\n", true),
+            ("SigIgn:\t0000000000001000\nSigCgt:\t0000000000000001\n", false),
+            ("SigIgn:\tgarbage\n", false),
+            ("", false),
+        ] {
+            assert_eq!(status_ignores_hangup(status), ignored, "{status}");
+        }
     }
 }
