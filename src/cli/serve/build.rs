@@ -17,7 +17,7 @@ use crate::{
         error::CliError,
         serve::{
             alert_dispatch::AlertDispatcher, args::ServeArgs, budgets, demo_upstream::DemoUpstream,
-            discovery, key_retry::RetrySchedule, keys::KeyLoader, ledger, logging::LogLevel,
+            discovery, key_retry::RetrySchedule, keys::KeyLoader, ledger, logging::LogControl,
             process, proxy_admin::ProxyAdmin, telemetry,
         },
     },
@@ -57,7 +57,7 @@ pub(super) struct StartInput {
     /// The settings of file and arguments, without discovered upstreams.
     pub(super) settings: Settings,
     pub(super) config_view: ConfigView,
-    pub(super) log_level: LogLevel,
+    pub(super) log: LogControl,
     pub(super) addrs: Vec<SocketAddr>,
 }
 
@@ -92,7 +92,7 @@ pub(super) struct TaskInputs {
 ///
 /// The run dir cannot be written.
 pub(super) fn build(input: StartInput, run_dir: &DataDirLock) -> Result<Proxy, CliError> {
-    let StartInput { paths, env, mut ids, args, settings, config_view, log_level, addrs } = input;
+    let StartInput { paths, env, mut ids, args, settings, config_view, log, addrs } = input;
     let (discovered, discovery_notes) =
         discovery::discover_at_start(&settings, &args, &env, &mut ids);
     let settings = Arc::new(discover::merge_discovered(&settings, &discovered));
@@ -145,7 +145,7 @@ pub(super) fn build(input: StartInput, run_dir: &DataDirLock) -> Result<Proxy, C
         discovered: Mutex::new(discovered),
         has_config: AtomicBool::new(config_view.path.is_some()),
         config_view: Mutex::new(config_view),
-        log_level,
+        log,
         tracker: TaskTracker::new(),
         stop: CancellationToken::new(),
         stop_now: CancellationToken::new(),

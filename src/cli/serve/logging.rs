@@ -20,13 +20,27 @@ use crate::config::settings::LogSettings;
 const MAX_FILE_BYTES: u64 = 10 << 20;
 const MAX_FILES: usize = 3;
 
-/// Changes the level of the active log.
-pub struct LogLevel(reload::Handle<Targets, Registry>);
+/// Controls the active log.
+pub struct LogControl {
+    level: reload::Handle<Targets, Registry>,
+    /// `None` if the log goes to stderr.
+    file: Option<Arc<LogFile>>,
+}
 
-impl LogLevel {
-    pub fn set(&self, level: &str) {
+impl LogControl {
+    /// Changes the level.
+    pub fn set_level(&self, level: &str) {
         // The subscriber lives as long as the process, so this cannot fail.
-        drop(self.0.modify(|targets| *targets = level_filter(level)));
+        drop(self.level.modify(|targets| *targets = level_filter(level)));
+    }
+
+    /// Opens the log file by its name again, in case that another program moved it away. If that
+    /// fails, the open file stays in use.
+    pub fn reopen_file(&self) {
+        let Some(file) = &self.file else { return };
+        if let Err(error) = file.reopen() {
+            tracing::warn!("log file {}: {error}", file.path.display());
+        }
     }
 }
 
@@ -39,20 +53,21 @@ pub(super) fn start_logging(
     log: &LogSettings,
     data: &Path,
     dashboard: bool,
-) -> Result<LogLevel, CliError> {
+) -> Result<LogControl, CliError> {
     let (level, handle) = reload::Layer::new(level_filter(&log.level));
     // With a dashboard the terminal is not available for logs.
     let file = log.file.as_deref().or(dashboard.then_some(Path::new("aiproxy.log")));
     // A relative path must not depend on the folder in which the process was started.
     let path = file.map(|file| data.join(file));
-    let layer: Box<dyn Layer<_> + Send + Sync> = match path {
-        Some(path) => {
-            let file = Arc::new(
-                LogFile::open(path.clone())
-                    .map_err(|e| CliError::failed(format!("log file {}: {e}", path.display())))?,
-            );
-            format_layer(log.json, false, move || LogWriter::File(Arc::clone(&file)))
-        }
+    let file = match path {
+        Some(path) => Some(Arc::new(
+            LogFile::open(path.clone())
+                .map_err(|e| CliError::failed(format!("log file {}: {e}", path.display())))?,
+        )),
+        None => None,
+    };
+    let layer: Box<dyn Layer<_> + Send + Sync> = match file.clone() {
+        Some(file) => format_layer(log.json, false, move || LogWriter::File(Arc::clone(&file))),
         None => {
             let colour = io::stderr().is_terminal() && crate::cli::output::color_enabled();
             format_layer(log.json, colour, || LogWriter::Stderr)
@@ -60,7 +75,7 @@ pub(super) fn start_logging(
     };
     // Only tests run two proxies in one process; the first one's log serves both.
     drop(tracing_subscriber::registry().with(level).with(layer).try_init());
-    Ok(LogLevel(handle))
+    Ok(LogControl { level: handle, file })
 }
 
 fn format_layer<W>(
@@ -135,6 +150,13 @@ impl LogFile {
         }
     }
 
+    fn reopen(&self) -> io::Result<()> {
+        let file = open_append(&self.path)?;
+        let size = file.metadata()?.len();
+        *self.file_and_size.lock() = (file, size);
+        Ok(())
+    }
+
     fn rotate(&self) -> io::Result<std::fs::File> {
         let aside = |n: usize| self.path.with_extension(format!("log.{n}"));
         for n in (1..MAX_FILES - 1).rev() {
@@ -155,4 +177,30 @@ fn open_append(path: &Path) -> io::Result<std::fs::File> {
         options.mode(0o600).custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed());
     }
     options.open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_was_moved_away_is_opened_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.log");
+        let log = LogFile::open(path.clone()).unwrap();
+        log.write(b"one\n");
+        std::fs::rename(&path, folder.path().join("a.log.old")).unwrap();
+        log.write(b"two\n");
+        log.reopen().unwrap();
+        log.write(b"three\n");
+        let text = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+        assert_eq!((text("a.log.old").as_str(), text("a.log").as_str()), ("one\ntwo\n", "three\n"));
+
+        // A name that cannot be opened leaves the open file in use.
+        std::fs::rename(&path, folder.path().join("b.log")).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        assert!(log.reopen().is_err());
+        log.write(b"four\n");
+        assert_eq!(text("b.log"), "three\nfour\n");
+    }
 }

@@ -66,7 +66,7 @@ pub async fn serve(global: &GlobalArgs, args: ServeArgs) -> Result<ExitStatus, C
     // Installed before the proxy becomes visible, so that an early signal does not trigger the
     // default action and kill the process.
     let signals = SignalListener::new().map_err(|e| CliError::failed(format!("signals: {e}")))?;
-    let log_level = logging::start_logging(&settings.log, &paths.data, args.tui)?;
+    let log = logging::start_logging(&settings.log, &paths.data, args.tui)?;
     let listeners = Listeners::bind(&settings)?;
     let addrs = listeners.addrs();
     let (with_dashboard, path_flags) = (args.tui, global.path_flags(&paths));
@@ -79,7 +79,7 @@ pub async fn serve(global: &GlobalArgs, args: ServeArgs) -> Result<ExitStatus, C
             args,
             settings,
             config_view: loaded.config_view,
-            log_level,
+            log,
             addrs: addrs.clone(),
         },
         &run_dir,

@@ -8,7 +8,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     base::sync::Mutex,
     cli::serve::{
-        alert_dispatch::AlertDispatcher, args::ServeArgs, keys::KeyLoader, logging::LogLevel,
+        alert_dispatch::AlertDispatcher, args::ServeArgs, keys::KeyLoader, logging::LogControl,
     },
     config::{Environment, IdInterner, file::Paths, settings::Upstream, watch},
     control::{
@@ -37,7 +37,7 @@ pub struct ProxyAdmin {
     /// Upstreams that are not in the config file.
     pub discovered: Mutex<Vec<Arc<Upstream>>>,
     pub config_view: Mutex<ConfigView>,
-    pub log_level: LogLevel,
+    pub log: LogControl,
     pub tracker: TaskTracker,
     pub stop: CancellationToken,
     pub stop_now: CancellationToken,

@@ -23,6 +23,7 @@ impl ProxyAdmin {
     /// neither does one that became empty or vanished, unless a user asks for it.
     pub async fn reload_config(self: &Arc<Self>, cause: ReloadCause) -> ReloadResult {
         let guard = self.reload_lock.lock().await;
+        self.log.reopen_file();
         let reloaded = self.apply_config(cause).await;
         drop(guard);
         reloaded
@@ -75,7 +76,7 @@ impl ProxyAdmin {
             .collect();
         let settings = Arc::new(discover::merge_discovered(&settings, &found));
         self.has_config.store(!is_blank, Ordering::Relaxed);
-        self.log_level.set(&settings.log.level);
+        self.log.set_level(&settings.log.level);
         self.engine.apply_settings(Arc::clone(&settings));
         if let Some(ledger) = &self.ledger {
             ledger.apply_settings(&settings.ledger);
