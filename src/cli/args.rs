@@ -83,7 +83,7 @@ pub enum Command {
     /// Show recent requests and events, or one request in full
     #[command(after_help = log::EXAMPLES, args_conflicts_with_subcommands = true)]
     Log(log::LogArgs),
-    /// Sum tokens and cost by model, project, upstream, key, client, session or day
+    /// Sum tokens and cost by model, project, upstream, key, client, session or time
     #[command(after_help = usage::EXAMPLES)]
     Usage(usage::UsageArgs),
     /// Explain one request: its attempts, its cost and how to fix a failure

@@ -1,6 +1,7 @@
-//! `aiproxy usage`: sums tokens and cost by model, project, upstream, key, client, session or day.
+//! `aiproxy usage`: sums tokens and cost by model, project, upstream, key, client, session, day, hour or
+//! minute.
 
-use clap::Args;
+use clap::{Args, builder::PossibleValuesParser};
 
 use crate::{
     base::{
@@ -32,6 +33,7 @@ Examples:
   aiproxy usage                       today, and the last 7 days
   aiproxy usage --by project --since 30d
   aiproxy usage --by day --since 2025-09-01
+  aiproxy usage --by hour --since today
   aiproxy usage --by key --since 36h --tz UTC
   aiproxy usage --by model --csv > usage.csv";
 
@@ -40,9 +42,10 @@ const BAR_WIDTH: usize = 24;
 
 #[derive(Clone, Debug, Args)]
 pub struct UsageArgs {
-    /// Group by: model, project, upstream, key, client, session or day [default: model]
-    #[arg(long, value_name = "GROUP")]
-    by: Option<String>,
+    /// Group by
+    #[arg(long, value_name = "GROUP", default_value = GroupBy::default().name(),
+        value_parser = PossibleValuesParser::new(GroupBy::ALL.map(GroupBy::name)))]
+    by: String,
     /// Start: 7d, today, 36h, a date or a time [default: today and 7d]
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
@@ -60,13 +63,7 @@ pub struct UsageArgs {
 ///
 /// No ledger, or an invalid time or zone.
 pub async fn run(ctx: &CommandContext, args: UsageArgs) -> Result<ExitStatus, CliError> {
-    let by = match args.by.as_deref() {
-        None => GroupBy::Model,
-        Some(name) => GroupBy::parse(name).ok_or_else(|| {
-            CliError::usage(format!("--by {name}: no such group"))
-                .hint(format!("use one of {}", GroupBy::ALL.map(GroupBy::name).join(", ")))
-        })?,
-    };
+    let by = GroupBy::parse(&args.by).unwrap_or_default();
     let ledger_source = LedgerSource::open(ctx).await?;
     let query = |since: &str| UsageQuery {
         by,
@@ -157,7 +154,9 @@ fn usage_page(name: &str, view: &UsageReport, styler: Styler) -> String {
     let head = match view.by {
         GroupBy::Client => "CLIENT",
         GroupBy::Day => "DAY",
+        GroupBy::Hour => "HOUR",
         GroupBy::Key => "KEY",
+        GroupBy::Minute => "MINUTE",
         GroupBy::Model => "MODEL",
         GroupBy::Project => "PROJECT",
         GroupBy::Session => "SESSION",
@@ -176,7 +175,7 @@ fn usage_page(name: &str, view: &UsageReport, styler: Styler) -> String {
         table.row(row_cells(row, bar(share)));
     }
     text.push_str(&table.render(styler));
-    if view.by != GroupBy::Day && view.days.len() > 1 {
+    if !view.by.is_time() && view.days.len() > 1 {
         text.push('\n');
         let max_cost =
             view.days.iter().map(|day| day.totals.cost).max().unwrap_or_default().max(NanoUsd(1));

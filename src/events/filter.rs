@@ -37,13 +37,14 @@ pub enum FilterField {
     Model,
     Op,
     Project,
+    Session,
     State,
     Status,
     Upstream,
 }
 
 /// Each field with its name.
-pub const FIELD_NAMES: [(&str, FilterField); 10] = [
+pub const FIELD_NAMES: [(&str, FilterField); 11] = [
     ("client", FilterField::Client),
     ("id", FilterField::Id),
     ("key", FilterField::Key),
@@ -51,6 +52,7 @@ pub const FIELD_NAMES: [(&str, FilterField); 10] = [
     ("model", FilterField::Model),
     ("op", FilterField::Op),
     ("project", FilterField::Project),
+    ("session", FilterField::Session),
     ("state", FilterField::State),
     ("status", FilterField::Status),
     ("upstream", FilterField::Upstream),
@@ -134,6 +136,9 @@ impl Filter {
             }
             FilterTerm::Field(FilterField::Op, v) => contains_ignore_case(r.op.name(), v),
             FilterTerm::Field(FilterField::Project, v) => contains_ignore_case(&r.project, v),
+            FilterTerm::Field(FilterField::Session, v) => {
+                r.session.as_deref().is_some_and(|session| contains_ignore_case(session, v))
+            }
             FilterTerm::Field(FilterField::State, v) => {
                 contains_ignore_case(state_search_text(r.state), v)
             }
@@ -302,7 +307,7 @@ mod tests {
             op: Op::Chat,
             requested_model: "gpt-5-mini".into(),
             stream: true,
-            session: None,
+            session: Some("sess-77".into()),
             request_bytes: 1,
             state: RequestState::Failed,
             attempts: vec![attempt],
@@ -333,6 +338,8 @@ mod tests {
             ("model:claude", false),
             ("upstream:open key:work", true),
             ("state:failed", true),
+            ("session:Sess-77", true),
+            ("session:sess-88", false),
             ("mini gemini", false),
             ("llama3:8b", false),
             ("cost>0.01", true),

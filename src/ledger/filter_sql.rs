@@ -62,6 +62,9 @@ pub(super) fn term_to_sql(term: &FilterTerm, values: &mut Vec<Value>) -> String 
                 FilterField::Project => {
                     column_like("project", &bind(contains_pattern(value).into()))
                 }
+                FilterField::Session => {
+                    column_like("coalesce(session, '')", &bind(contains_pattern(value).into()))
+                }
                 FilterField::State => column_like("state", &bind(contains_pattern(value).into())),
                 FilterField::Status => column_like(
                     status,

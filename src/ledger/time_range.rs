@@ -90,6 +90,23 @@ pub(super) fn day_label(day: i64) -> String {
     date_from_day(day).map_or_else(|| day.to_string(), |date| date.to_string())
 }
 
+/// Formats the hour that contains a time as `2025-09-01 13:00`.
+pub(super) fn hour_label(at: UnixMillis, zone: &TimeZone) -> String {
+    format_in_zone(at, zone, "%Y-%m-%d %H:00")
+}
+
+/// Formats the minute that contains a time as `2025-09-01 13:07`.
+pub(super) fn minute_label(at: UnixMillis, zone: &TimeZone) -> String {
+    format_in_zone(at, zone, "%Y-%m-%d %H:%M")
+}
+
+fn format_in_zone(at: UnixMillis, zone: &TimeZone, form: &str) -> String {
+    Timestamp::from_millisecond(at.0).map_or_else(
+        |_| at.0.to_string(),
+        |at| at.to_zoned(zone.clone()).strftime(form).to_string(),
+    )
+}
+
 fn date_from_day(day: i64) -> Option<Date> {
     Date::new(1970, 1, 1).ok()?.checked_add(day.days()).ok()
 }

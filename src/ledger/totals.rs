@@ -1,4 +1,4 @@
-//! Totals of tokens and costs by model, project, upstream, key, client, session or day.
+//! Totals of tokens and costs by model, project, upstream, key, client, session or time.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use crate::ledger::{
     daily::day_number,
     query::{LedgerReader, QueryError},
     rows::{USAGE_COLUMNS, parse_precision, usage_columns, usage_from_columns},
-    time_range::{TimeRange, day_label},
+    time_range::{TimeRange, day_label, hour_label, minute_label},
 };
 use crate::{
     base::{clock::UnixMillis, id::RequestId, money::NanoUsd},
@@ -30,7 +30,9 @@ const MAX_REQUEST_MS: i64 = 2 * 86_400_000;
 pub enum GroupBy {
     Client,
     Day,
+    Hour,
     Key,
+    Minute,
     #[default]
     Model,
     Project,
@@ -39,7 +41,19 @@ pub enum GroupBy {
 }
 
 impl GroupBy {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
+        Self::Model,
+        Self::Project,
+        Self::Upstream,
+        Self::Key,
+        Self::Client,
+        Self::Session,
+        Self::Day,
+        Self::Hour,
+        Self::Minute,
+    ];
+    /// The groups that fit on the dashboard.
+    pub const DASHBOARD: [Self; 7] = [
         Self::Model,
         Self::Project,
         Self::Upstream,
@@ -54,12 +68,25 @@ impl GroupBy {
         match self {
             Self::Client => "client",
             Self::Day => "day",
+            Self::Hour => "hour",
             Self::Key => "key",
+            Self::Minute => "minute",
             Self::Model => "model",
             Self::Project => "project",
             Self::Session => "session",
             Self::Upstream => "upstream",
         }
+    }
+
+    /// Whether the groups are spans of time, which are listed in chronological order.
+    #[must_use]
+    pub fn is_time(self) -> bool {
+        matches!(self, Self::Day | Self::Hour | Self::Minute)
+    }
+
+    /// Whether the daily totals keep this group.
+    fn has_daily_totals(self) -> bool {
+        !matches!(self, Self::Hour | Self::Minute | Self::Session)
     }
 
     #[must_use]
@@ -139,7 +166,7 @@ pub struct UsageReport {
     pub until: UnixMillis,
     /// The time zone in which days are counted.
     pub tz: String,
-    /// Sorted by cost, highest first; days are in chronological order.
+    /// Sorted by cost, highest first; spans of time are in chronological order.
     pub rows: Vec<TotalsRow>,
     pub total: Totals,
     /// Totals per day, in chronological order.
@@ -166,13 +193,13 @@ impl LedgerReader {
         let zone = zone.unwrap_or(&self.zone);
         let from = range.start(now, zone);
         let mut accumulator = Accumulator::default();
-        if same_zone && range.is_whole_days() && by != GroupBy::Session {
+        if same_zone && range.is_whole_days() && by.has_daily_totals() {
             self.sum_days(&mut accumulator, by, day_number(from, zone))?;
         } else {
             self.sum_requests(&mut accumulator, by, from, zone)?;
         }
         let mut rows = sorted_rows(accumulator.rows);
-        if by != GroupBy::Day {
+        if !by.is_time() {
             rows.sort_by(|a, b| {
                 (b.totals.cost, b.totals.requests)
                     .cmp(&(a.totals.cost, a.totals.requests))
@@ -209,7 +236,7 @@ impl LedgerReader {
     ) -> rusqlite::Result<()> {
         let name = match by {
             GroupBy::Client => "client",
-            GroupBy::Day | GroupBy::Session => "''",
+            GroupBy::Day | GroupBy::Hour | GroupBy::Minute | GroupBy::Session => "''",
             GroupBy::Key => "upstream || CASE key WHEN '' THEN '' ELSE '/' || key END",
             GroupBy::Model => "model",
             GroupBy::Project => "project",
@@ -285,7 +312,8 @@ impl LedgerReader {
                 affinity_cache_read: u64::try_from(row.get::<_, i64>(13)?).unwrap_or(0),
                 usage: read_usage(row, 14)?,
             };
-            let day = day_label(day_number(UnixMillis(row.get(0)?), zone));
+            let finished = UnixMillis(row.get(0)?);
+            let day = day_label(day_number(finished, zone));
             let demo = row.get(11)?;
             if attempts > 1 && matches!(by, GroupBy::Key | GroupBy::Model | GroupBy::Upstream) {
                 let parts = &mut attempts_query;
@@ -295,6 +323,8 @@ impl LedgerReader {
             let name = match by {
                 GroupBy::Client => text(2)?,
                 GroupBy::Day => day.clone(),
+                GroupBy::Hour => hour_label(finished, zone),
+                GroupBy::Minute => minute_label(finished, zone),
                 GroupBy::Key | GroupBy::Model | GroupBy::Upstream => {
                     group_name(by, &text(4)?, &text(5)?, &text(6)?)
                 }

@@ -63,8 +63,8 @@ impl Default for UsageView {
 impl UsageView {
     /// Selects the next grouping.
     pub(super) fn next_group(&mut self) {
-        let at = GroupBy::ALL.iter().position(|by| *by == self.by).unwrap_or(0);
-        self.by = GroupBy::ALL[(at + 1) % GroupBy::ALL.len()];
+        let at = GroupBy::DASHBOARD.iter().position(|by| *by == self.by).unwrap_or(0);
+        self.by = GroupBy::DASHBOARD[(at + 1) % GroupBy::DASHBOARD.len()];
     }
 
     /// Selects the next time span.

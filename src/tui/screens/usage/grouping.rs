@@ -9,7 +9,8 @@ use crate::{
 pub(super) fn group_title(by: GroupBy) -> TextFn {
     match by {
         GroupBy::Client => |t| &t.col.client,
-        GroupBy::Day => |t| &t.col.day,
+        // The dashboard shows no shorter spans.
+        GroupBy::Day | GroupBy::Hour | GroupBy::Minute => |t| &t.col.day,
         GroupBy::Key => |t| &t.col.key,
         GroupBy::Model => |t| &t.col.model,
         GroupBy::Project => |t| &t.col.project,
@@ -26,14 +27,14 @@ pub(in crate::tui::screens) fn log_filter(app: &App, name: &str) -> Option<Strin
     }
     Some(match by {
         GroupBy::Client => format!("client:{name}"),
-        GroupBy::Day => return None,
+        GroupBy::Day | GroupBy::Hour | GroupBy::Minute => return None,
         GroupBy::Key => match name.split_once('/') {
             Some((upstream, key)) => format!("upstream:{upstream} key:{key}"),
             None => format!("upstream:{name}"),
         },
         GroupBy::Model => format!("model:{name}"),
         GroupBy::Project => format!("project:{name}"),
-        GroupBy::Session => return None,
+        GroupBy::Session => format!("session:{name}"),
         GroupBy::Upstream => format!("upstream:{name}"),
     })
 }

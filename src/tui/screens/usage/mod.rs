@@ -135,7 +135,7 @@ impl List for UsageList {
                 UsageRow { row, by: view.by, share_permille }
             })
             .collect();
-        if view.by == GroupBy::Day {
+        if view.by.is_time() {
             rows.reverse();
         }
         rows

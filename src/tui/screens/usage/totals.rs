@@ -67,7 +67,7 @@ fn total_parts(view: &UsageReport, now: FrameContext, max_width: u16) -> Vec<Str
 /// The groupings with the current one in brackets, or only that one if space is short.
 fn grouping_spans(current: GroupBy, now: FrameContext, max_width: u16) -> Vec<StyledSpan> {
     let mut spans = vec![span(format!("{} ", now.text.usage.by), ThemeRole::Dim)];
-    for by in GroupBy::ALL {
+    for by in GroupBy::DASHBOARD {
         let word = group_title(by)(now.text).to_lowercase();
         if by == current {
             spans.push(span(format!("[{word}] "), ThemeRole::Accent));
