@@ -14,6 +14,10 @@ use crate::{
 const MIN_DURATION: Duration = Duration::from_secs(30);
 /// Minimum number of attempts for a meaningful error rate.
 const MIN_ATTEMPTS: u32 = 10;
+/// How long a removed or replaced ledger stays in the list of alerts.
+const REPLACED_LEDGER_DURATION: Duration = Duration::from_secs(3_600);
+/// Subject of the alert about a removed or replaced ledger.
+const LEDGER_FILE: &str = "ledger file";
 /// Error rates in percent: at the first an alert is raised, at the second it is resolved.
 const ALERT_ERROR_PERCENT: u32 = 50;
 const RECOVERY_ERROR_PERCENT: u32 = 20;
@@ -25,6 +29,8 @@ pub struct AlertInputs {
     pub upstreams: Vec<UpstreamAlertInputs>,
     /// Why the ledger cannot be written.
     pub ledger_error: Option<String>,
+    /// When the ledger's file was found removed or replaced.
+    pub ledger_replaced_at: Option<UnixMillis>,
     /// Requests that did not fit into the queue to the ledger, since the start.
     pub unrecorded_requests: u64,
     /// The local network is down, so current failures are not the fault of upstreams.
@@ -229,6 +235,8 @@ fn resolution(
                 None => Resolution::Dropped,
             }
         }
+        // It ends by time, which is no news.
+        AlertKind::Ledger if subject == LEDGER_FILE => Resolution::Dropped,
         AlertKind::Ledger => {
             Resolution::Recovered(format!("the ledger is written again after {elapsed}"))
         }
@@ -250,6 +258,15 @@ fn find_conditions(inputs: &AlertInputs, now: UnixMillis) -> Vec<Condition> {
             format!("the ledger cannot be written: {why}"),
             Severity::Error,
         );
+        found.push(Condition { alert, success_count: 0, immediate: true });
+    }
+    if inputs
+        .ledger_replaced_at
+        .is_some_and(|at| duration_between(at, now) < REPLACED_LEDGER_DURATION)
+    {
+        let text = "the ledger's file was removed or replaced by another program; requests are \
+                    recorded in the file that is there now, or in a new one";
+        let alert = new_alert(AlertKind::Ledger, LEDGER_FILE, text.to_owned(), Severity::Error);
         found.push(Condition { alert, success_count: 0, immediate: true });
     }
     for upstream in &inputs.upstreams {

@@ -89,6 +89,27 @@ pub fn create_private_dir(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Which file a path names, whatever the path: its device and its number there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileIdentity(u64, u64);
+
+/// Returns the identity of the file at the path; `None` if there is none, or the system has no such
+/// numbers.
+#[must_use]
+pub fn file_identity(path: &Path) -> Option<FileIdentity> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt as _;
+        let file = std::fs::metadata(path).ok()?;
+        Some(FileIdentity(file.dev(), file.ino()))
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = path;
+        None
+    }
+}
+
 /// Returns the file's mode in octal (`644`) if other users can read it; `None` if only its owner
 /// can or modes do not exist.
 #[must_use]

@@ -72,6 +72,8 @@ impl From<MigrateError> for StoreError {
 /// The open ledger file, owned by the writer thread.
 pub(super) struct LedgerFile {
     pub(super) connection: Connection,
+    /// Which file was opened, whatever its path names later.
+    identity: Option<fs::FileIdentity>,
     zone: TimeZone,
     price_ids: Vec<(Arc<AppliedPrice>, i64)>,
     packer: Packer,
@@ -104,7 +106,19 @@ impl LedgerFile {
             }
         }
         let body_bytes = bodies::total_size(&connection)?;
-        Ok(Self { connection, zone, price_ids: Vec::new(), packer: Packer::default(), body_bytes })
+        Ok(Self {
+            connection,
+            identity: fs::file_identity(path),
+            zone,
+            price_ids: Vec::new(),
+            packer: Packer::default(),
+            body_bytes,
+        })
+    }
+
+    /// Whether the path still names the file that was opened. True where the system cannot tell.
+    pub(super) fn is_at(&self, path: &Path) -> bool {
+        self.identity.is_none_or(|identity| fs::file_identity(path) == Some(identity))
     }
 
     /// Writes the whole batch in one transaction.

@@ -23,7 +23,7 @@ use super::{
 use crate::ledger::store::{self, LedgerFile, StoreError};
 use crate::{
     base::{
-        clock::{Clock, Mono},
+        clock::{Clock, Mono, UnixMillis},
         redact::Redactor,
         sync::Mutex,
         timezone::timezone_by_name,
@@ -79,6 +79,9 @@ pub struct LedgerStatus {
     /// Requests lost because the buffer was full.
     #[serde(rename = "lost")]
     pub lost_requests: u64,
+    /// When the file was last found removed or replaced by another program, and a new one begun.
+    #[serde(default)]
+    pub replaced_at: Option<UnixMillis>,
     /// Requests that did not fit into the queue to the writer.
     #[serde(default)]
     pub unrecorded: u64,
@@ -101,6 +104,7 @@ struct LedgerShared {
     problem: Mutex<Option<String>>,
     waiting_requests: AtomicU64,
     lost_requests: AtomicU64,
+    replaced_at: Mutex<Option<UnixMillis>>,
     settings: Mutex<Settings>,
 }
 
@@ -153,6 +157,7 @@ impl Ledger {
             skipped_bodies: sink.skipped_bodies(),
             path: self.path.display().to_string(),
             problem: self.shared.problem.lock().clone(),
+            replaced_at: *self.shared.replaced_at.lock(),
             waiting_requests: self.shared.waiting_requests.load(Ordering::Relaxed),
             lost_requests: self.shared.lost_requests.load(Ordering::Relaxed),
         }
@@ -261,8 +266,23 @@ impl WriterThread {
         false
     }
 
+    /// Gives up a file that another program removed or replaced: what is written to it would be
+    /// lost. The path is opened again at once.
+    fn leave_replaced_file(&mut self) {
+        if self.file.as_ref().is_none_or(|file| file.is_at(&self.path)) {
+            return;
+        }
+        // The old connection must be closed before the new one makes its own companion files.
+        self.file = None;
+        self.last_open_attempt = None;
+        *self.shared.replaced_at.lock() = Some(self.clock.unix());
+        let path = self.path.display().to_string().into();
+        (self.report)(Severity::Error, NoticeMessage::LedgerReplaced { path });
+    }
+
     /// Writes the buffered messages, if the file can be written.
     fn write_waiting(&mut self, force: bool) {
+        self.leave_replaced_file();
         if self.file.is_none() && !self.open_file(force) {
             self.enforce_memory_limit();
             return;

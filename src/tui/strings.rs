@@ -251,9 +251,9 @@ texts! {
         switched_on unreadable
     }
     notice: NoticeTexts {
-        bodies_skipped bodies_all bodies_failed client_key key_kept key_not_usable learned ledger_damaged
-        ledger_not_started ledger_not_writable ledger_writable needs_url network_back network_down
-        spaces stopping unpriced
+        bodies_skipped bodies_all bodies_failed client_key key_kept key_not_usable learned
+        ledger_damaged ledger_not_started ledger_not_writable ledger_replaced ledger_writable
+        needs_url network_back network_down spaces stopping unpriced
     }
     action: ActionTexts {
         aborted accepted body_not_stored built_in cannot_replay failed forgotten key_works

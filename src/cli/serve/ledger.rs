@@ -16,8 +16,10 @@ use crate::{
     relay::{engine::Engine, record::attempt_guard::publish_notice},
 };
 
-/// Interval between the ledger's cleanups of old rows while it is idle.
-const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(60);
+/// How often an idle ledger looks whether its file is still there and has old rows to delete.
+const TICK_INTERVAL: Duration = Duration::from_secs(4);
+/// Ticks between reports of bodies that were not stored.
+const TICKS_PER_REPORT: u32 = 15;
 
 /// Starts the ledger's thread. If it cannot start, the proxy logs an error and serves without a
 /// ledger. If the ledger is new and stores bodies, the second value says so.
@@ -75,13 +77,16 @@ fn describe_body_storage(settings: &LedgerSettings) -> Option<Arc<NoticeMessage>
     Some(notice.into())
 }
 
-/// Deletes old rows even while the proxy is idle, and reports bodies that were not stored. Dropped
-/// requests raise an alert.
+/// Looks after the file and deletes old rows even while the proxy is idle, and reports bodies that
+/// were not stored. Dropped requests raise an alert.
 pub(super) async fn monitor(engine: &Engine) {
     let mut reported = 0;
-    loop {
-        tokio::time::sleep(MAINTENANCE_INTERVAL).await;
+    for tick in 1_u32.. {
+        tokio::time::sleep(TICK_INTERVAL).await;
         engine.ledger_queue.tick();
+        if !tick.is_multiple_of(TICKS_PER_REPORT) {
+            continue;
+        }
         let skipped = engine.ledger_queue.skipped_bodies();
         if skipped > reported {
             let notice = NoticeMessage::BodiesSkipped { requests: skipped - reported };

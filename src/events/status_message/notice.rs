@@ -56,6 +56,10 @@ pub enum NoticeMessage {
         path: Arc<str>,
         problem: Arc<str>,
     },
+    /// Another program removed or replaced the ledger's file.
+    LedgerReplaced {
+        path: Arc<str>,
+    },
     /// The ledger can be written again.
     LedgerWritable {
         path: Arc<str>,
@@ -127,6 +131,11 @@ impl fmt::Display for NoticeMessage {
                 f,
                 "the ledger {path} cannot be written: {problem}. Requests go on; what happens is \
                  held in memory"
+            ),
+            Self::LedgerReplaced { path } => write!(
+                f,
+                "the ledger {path} was removed or replaced by another program; what follows is \
+                 written to the file that is there now, or to a new one"
             ),
             Self::LedgerWritable { path } => write!(f, "the ledger {path} is written again"),
             Self::NetworkBack => f.write_str("the local network is back"),

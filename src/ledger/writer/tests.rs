@@ -254,6 +254,8 @@ async fn history_keeps_what_the_filter_of_the_dashboard_keeps() {
         "<2s",
         "cost>1",
         "cost<1",
+        "session:",
+        "session:none",
         "100%",
         "refused",
         "claude",
@@ -403,6 +405,36 @@ async fn a_broken_file_is_moved_aside_and_said() {
             .count();
         assert!(aside >= 1, "{what}: the old file is kept");
         assert_eq!(ledger.status(&sink).problem, None);
+        ledger.close(&sink).await;
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_file_that_is_removed_or_replaced_is_said_and_left() {
+    for replaced in [false, true] {
+        let world = TestLedger::new();
+        let (sink, ledger, reports) = world.start();
+        send(&sink, world.entry(1));
+        sink.flush().await;
+        for file in fs::read_dir(world.home.path()).unwrap() {
+            fs::remove_file(file.unwrap().path()).unwrap();
+        }
+        if replaced {
+            drop(fs::File::create(world.path()).unwrap());
+        }
+        sink.tick();
+        send(&sink, world.entry(2));
+        sink.flush().await;
+
+        let said = reports.try_recv().unwrap();
+        assert!(said.contains("removed or replaced"), "{said}");
+        assert!(ledger.status(&sink).replaced_at.is_some());
+        assert_eq!(ledger.status(&sink).problem, None);
+        send(&sink, world.entry(3));
+        sink.flush().await;
+        assert_eq!(ledger.reader().unwrap().history(&all(), None, None, 10).unwrap().len(), 2);
+        assert!(reports.try_recv().is_err(), "it is said once");
         ledger.close(&sink).await;
     }
 }

@@ -116,6 +116,7 @@ impl ReasonWords for NoticeMessage {
             Self::LedgerNotWritable { path, problem } => {
                 fill(&text.ledger_not_writable, &[("path", path), ("problem", problem)])
             }
+            Self::LedgerReplaced { path } => fill(&text.ledger_replaced, &[("path", path)]),
             Self::LedgerWritable { path } => fill(&text.ledger_writable, &[("path", path)]),
             Self::NetworkBack => text.network_back.clone(),
             Self::NetworkDown => text.network_down.clone(),

@@ -21,6 +21,7 @@ pub(super) fn collect_inputs(
     ledger: Option<&Ledger>,
     metrics: &Metrics,
 ) -> AlertInputs {
+    let ledger = ledger.map(|ledger| ledger.status(&engine.ledger_queue));
     let generation = engine.generation();
     let keys = views::keys(engine, &generation);
     let upstreams = views::upstreams(engine, &generation);
@@ -30,7 +31,8 @@ pub(super) fn collect_inputs(
             .filter(|u| u.state != UpstreamState::Disabled)
             .map(|u| upstream_inputs(u, &keys, metrics.success_count(&u.name)))
             .collect(),
-        ledger_error: ledger.and_then(|ledger| ledger.status(&engine.ledger_queue).problem),
+        ledger_replaced_at: ledger.as_ref().and_then(|status| status.replaced_at),
+        ledger_error: ledger.and_then(|status| status.problem),
         unrecorded_requests: engine.ledger_queue.unrecorded(),
         offline: engine.network.down(),
     }
