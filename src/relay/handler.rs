@@ -170,6 +170,7 @@ async fn start(
             };
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
             headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+            response::set_unbuffered(headers);
             response::set_request_id(headers, id);
             response
         }
@@ -194,7 +195,8 @@ fn into_response(
         }
         Ok(AttemptResponse::Stream(committed)) => {
             let mut committed: StreamResponse = *committed;
-            let (status, headers) = (committed.status, std::mem::take(&mut committed.headers));
+            let (status, mut headers) = (committed.status, std::mem::take(&mut committed.headers));
+            response::set_unbuffered(&mut headers);
             let mut response = build_response(&active, status, headers, ResponseBody::Full(None));
             *response.body_mut() =
                 ResponseBody::Stream(Box::new(StreamBody::new(active, committed)));
@@ -202,7 +204,8 @@ fn into_response(
         }
         Ok(AttemptResponse::Raw(opaque)) => {
             let mut opaque: RawResponse = *opaque;
-            let (status, headers) = (opaque.status, std::mem::take(&mut opaque.headers));
+            let (status, mut headers) = (opaque.status, std::mem::take(&mut opaque.headers));
+            response::set_unbuffered(&mut headers);
             let mut response = build_response(&active, status, headers, ResponseBody::Full(None));
             *response.body_mut() = ResponseBody::Raw(Box::new(RawBody::new(active, opaque)));
             response

@@ -20,6 +20,8 @@ mod cli;
 mod completing;
 mod config_edits;
 mod configs;
+#[cfg(target_os = "linux")]
+mod deploying;
 mod failover;
 mod fuzzed;
 mod gateway;

@@ -20,6 +20,7 @@ mod process;
 mod proxy_admin;
 mod reload;
 mod replay;
+mod service_manager;
 mod shutdown;
 mod signals;
 mod startup_config;
@@ -38,6 +39,7 @@ use crate::{
             args::ServeArgs,
             build::{Proxy, StartInput},
             listeners::Listeners,
+            service_manager::{ServiceState, report_state},
             signals::SignalListener,
         },
     },
@@ -93,6 +95,7 @@ pub async fn serve(global: &GlobalArgs, args: ServeArgs) -> Result<ExitStatus, C
         &closing,
     )?;
     announce(&proxy, &addrs);
+    report_state(ServiceState::Ready);
     let Proxy { admin, server_state, settings, token, body_note, task_inputs, .. } = proxy;
     background::spawn_tasks(&admin, task_inputs);
     let watcher = admin.watch_config(&admin.tracker, stamp);
@@ -107,6 +110,7 @@ pub async fn serve(global: &GlobalArgs, args: ServeArgs) -> Result<ExitStatus, C
         });
     }
     let outcome = shutdown::wait_for_stop(&admin, signals, dashboard).await;
+    report_state(ServiceState::Stopping);
     drop(watcher);
     shutdown::shutdown(&admin, settings.server.drain, &closing).await;
     save_health::save(&admin.engine);

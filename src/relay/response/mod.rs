@@ -39,6 +39,7 @@ const UPSTREAM_HEADER: HeaderName = PINNED_UPSTREAM_HEADER;
 const MODEL_HEADER: HeaderName = HeaderName::from_static("x-aiproxy-model");
 const ATTEMPTS_HEADER: HeaderName = HeaderName::from_static("x-aiproxy-attempts");
 const LOSSES_HEADER: HeaderName = HeaderName::from_static("x-aiproxy-losses");
+const BUFFERING_HEADER: HeaderName = HeaderName::from_static("x-accel-buffering");
 const CONTENT_TYPE_OPTIONS_HEADER: HeaderName = HeaderName::from_static("x-content-type-options");
 
 /// Above this wait an SDK must not sleep on its own.
@@ -136,6 +137,11 @@ pub fn set_request_id(headers: &mut HeaderMap, id: RequestId) {
         headers.insert(REQUEST_ID_HEADER, value);
     }
     headers.insert(CONTENT_TYPE_OPTIONS_HEADER, HeaderValue::from_static("nosniff"));
+}
+
+/// Asks reverse proxies to send the response on as it arrives.
+pub(super) fn set_unbuffered(headers: &mut HeaderMap) {
+    headers.insert(BUFFERING_HEADER, HeaderValue::from_static("no"));
 }
 
 /// Sets the headers that name the upstream and model of the response.
