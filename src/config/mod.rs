@@ -13,6 +13,7 @@ pub mod file;
 mod ids;
 pub mod keys;
 mod kinds;
+pub mod known_address;
 pub mod listen;
 pub mod load;
 pub mod model_facts;

@@ -33,6 +33,10 @@ pub struct Preset {
     pub title: String,
     /// The preferred endpoint first; never empty.
     pub endpoints: Vec<DialectEndpoint>,
+    /// Dialects that it speaks too, but less well than those of its endpoints.
+    pub also: Vec<Dialect>,
+    /// Whether it speaks no other dialect.
+    pub only: bool,
     pub auth: Auth,
     /// Variables that usually contain its key; the provider's own name for it comes first.
     pub key_env: Vec<Arc<str>>,
@@ -84,6 +88,12 @@ impl Preset {
     #[must_use]
     pub fn is_local(&self) -> bool {
         self.port.is_some()
+    }
+
+    /// Returns whether it cannot be asked in this dialect.
+    #[must_use]
+    pub fn lacks(&self, dialect: Dialect) -> bool {
+        self.only && self.endpoint(dialect).is_none() && !self.also.contains(&dialect)
     }
 
     #[must_use]
@@ -148,9 +158,12 @@ fn read_preset(mut row: TableReader<'_>, report: &mut Report) -> Option<Preset> 
     };
     let key_env = list(row.read_list("key_env", report, reader::text)).unwrap_or_default();
     let models = list(row.read_list("models", report, reader::text));
+    let also = list(row.read_list("also", report, reader::text)).unwrap_or_default();
     let preset = Preset {
         title,
         auth,
+        also: also.iter().filter_map(|name| Dialect::parse(name)).collect(),
+        only: row.read_or("only", report, false, reader::flag),
         key_env: key_env.into_iter().map(Arc::from).collect(),
         key_prefix: row.read("key_prefix", report, reader::text).map(|at| at.value),
         key_page: row.read("key_page", report, reader::text).map(|at| at.value.into()),

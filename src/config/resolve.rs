@@ -192,6 +192,54 @@ base_url = "https://mine.openai.azure.com/openai/v1?api-version=2026-01-01""#,
                 "openai=https://mine.openai.azure.com/openai/v1api-version=2026-01-01 responses=https://mine.openai.azure.com/openai/v1api-version=2026-01-01",
             ),
             (r#"base_url = "https://a.example/v1/messages""#, "anthropic=https://a.example/v1"),
+            (r#"base_url = "https://api.anthropic.com""#, "anthropic=https://api.anthropic.com/v1"),
+            (
+                r#"base_url = "https://api.anthropic.com/v1/messages""#,
+                "anthropic=https://api.anthropic.com/v1",
+            ),
+            (
+                r#"base_url = "https://api.anthropic.com/v1"
+dialect = "openai""#,
+                "openai=https://api.anthropic.com/v1",
+            ),
+            (
+                r#"base_url = "https://generativelanguage.googleapis.com""#,
+                "gemini=https://generativelanguage.googleapis.com/v1beta openai=https://generativelanguage.googleapis.com/v1beta/openai",
+            ),
+            (
+                r#"base_url = "https://generativelanguage.googleapis.com/v1beta/openai/""#,
+                "openai=https://generativelanguage.googleapis.com/v1beta/openai",
+            ),
+            (
+                r#"base_url = "https://generativelanguage.googleapis.com"
+dialect = "openai""#,
+                "openai=https://generativelanguage.googleapis.com/v1beta/openai",
+            ),
+            (
+                r#"base_url = "https://generativelanguage.googleapis.com/v1""#,
+                "gemini=https://generativelanguage.googleapis.com/v1",
+            ),
+            (
+                r#"base_url = "http://api.openai.com/v1"
+dialect = "openai""#,
+                "openai=http://api.openai.com/v1",
+            ),
+            (
+                r#"base_url = "https://api.openai.com""#,
+                "openai=https://api.openai.com/v1 responses=https://api.openai.com/v1",
+            ),
+            (
+                r#"base_url = "https://api.deepseek.com/anthropic""#,
+                "anthropic=https://api.deepseek.com/anthropic/v1",
+            ),
+            (
+                r#"base_url = "https://api.z.ai/api/coding/paas/v4""#,
+                "openai=https://api.z.ai/api/coding/paas/v4",
+            ),
+            (
+                r#"base_url = "https://mine.openai.azure.com""#,
+                "openai=https://mine.openai.azure.com/openai/v1 responses=https://mine.openai.azure.com/openai/v1",
+            ),
             (
                 r#"base_url = "https://a.example"
 dialect = ["anthropic", "gemini"]"#,
@@ -204,6 +252,56 @@ dialect = ["anthropic", "openai"]"#,
             ),
         ] {
             assert_eq!(ends(&upstream(row)), want, "{row}");
+        }
+    }
+
+    #[test]
+    fn a_known_address_brings_the_facts_of_its_provider() {
+        let upstream =
+            upstream("base_url = \"https://api.anthropic.com\"\nkeys = [\"env:K\"]\npriority = 3");
+        assert_eq!(upstream.preset.as_deref(), Some("anthropic"));
+        assert_eq!(upstream.auth, Auth::Header("x-api-key".to_owned()));
+        assert_eq!(
+            (upstream.priority, upstream.origin),
+            (3, crate::config::settings::Origin::File)
+        );
+    }
+
+    #[test]
+    fn a_known_address_is_noted_and_a_dialect_that_cannot_work_there_is_an_error() {
+        for (row, part, fix) in [
+            (
+                "base_url = \"https://api.openai.com/v1\"",
+                "preset \"openai\"",
+                "preset = \"openai\"",
+            ),
+            (
+                "base_url = \"https://api.openai.com/v1\"\ndialect = \"anthropic\"",
+                "does not speak anthropic",
+                "openai, responses",
+            ),
+            (
+                "base_url = \"https://generativelanguage.googleapis.com\"\ndialect = \"anthropic\"",
+                "does not speak anthropic",
+                "leave `dialect` out",
+            ),
+            (
+                "base_url = \"https://api.deepseek.com/v1\"\ndialect = \"anthropic\"",
+                "does not speak anthropic there",
+                "https://api.deepseek.com/anthropic/v1",
+            ),
+            (
+                "base_url = { anthropic = \"https://api.openai.com/v1\" }",
+                "does not speak anthropic",
+                "openai",
+            ),
+        ] {
+            let text = format!("[[upstream]]\nname = \"u\"\n{row}\n");
+            let path = Path::new("config.toml");
+            let loaded = load(&text, path, &Environment::default(), &mut IdInterner::default());
+            let said: Vec<_> = loaded.problems.iter().map(|p| p.one_line()).collect();
+            assert!(said.iter().any(|s| s.contains(part) && s.contains(fix)), "{row}: {said:?}");
+            assert_eq!(loaded.settings.is_none(), part.contains("speak"), "{row}: {said:?}");
         }
     }
 

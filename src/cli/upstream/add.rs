@@ -12,7 +12,7 @@ use crate::{
         key::{self, KeyCommand},
         prompt,
     },
-    config::{edit::Edit, presets, settings::Auth},
+    config::{edit::Edit, known_address, presets, settings::Auth},
     ir::op::Dialect,
 };
 
@@ -30,7 +30,8 @@ Examples:
 pub struct AddUpstreamArgs {
     /// Name in the config; its keys are NAME/LABEL
     name: String,
-    /// Provider preset [default: the one of that name, unless --base-url is given]
+    /// Provider preset [default: that of the address, or without --base-url the one of that
+    /// name]
     #[arg(long, value_name = "PRESET")]
     preset: Option<String>,
     /// Base URL of its API
@@ -74,7 +75,8 @@ pub(super) async fn run(
     let preset = match (&args.preset, &args.base_url) {
         (Some(preset), _) => Some(preset.clone()),
         (None, None) => Some(args.name.clone()),
-        (None, Some(_)) => None,
+        // The provider of a known address fills in what the URL does not say.
+        (None, Some(url)) => known_address::find(url).map(|preset| preset.name.to_string()),
     };
     if let Some(preset) = preset.as_deref().filter(|preset| presets::find(preset).is_none()) {
         let suggestion = suggest::nearest(preset, presets::all().iter().map(|p| &*p.name))

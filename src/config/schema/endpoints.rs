@@ -10,6 +10,7 @@ use crate::{
     config::{
         base_url,
         kinds::{KindDescription, List, TEXT, ValueKind},
+        known_address,
         presets::{self, Preset},
         problem::Report,
         reader::{self, Located, SourceSpan, TableReader, ValueError, truncate},
@@ -79,8 +80,8 @@ impl WrittenEndpoints {
     pub(super) fn preset(&self, report: &mut Report) -> Option<Option<&'static Preset>> {
         let names = || presets::all().iter().map(|preset| &*preset.name);
         let requested = self.preset.as_ref().unwrap_or(&self.name);
-        if self.preset.is_none() && self.base_url.is_some() {
-            return Some(None);
+        if let (None, Some(base_url)) = (&self.preset, &self.base_url) {
+            return Some(self.preset_at_address(base_url, report));
         }
         let found = presets::find(&requested.value);
         if found.is_some() {
@@ -111,6 +112,29 @@ impl WrittenEndpoints {
         None
     }
 
+    /// Returns the preset whose own address the row names, with a note.
+    fn preset_at_address(
+        &self,
+        base_url: &WrittenBaseUrl,
+        report: &mut Report,
+    ) -> Option<&'static Preset> {
+        let url = match base_url {
+            WrittenBaseUrl::Single(url) => url,
+            WrittenBaseUrl::PerDialect(urls, _) => &urls.first()?.1,
+        };
+        let found = known_address::find(&url.value)?;
+        let (name, title) = (&found.name, &found.title);
+        report.warn(
+            &url.span,
+            format!(
+                "`{}.base_url` is the address of {title}, so the preset \"{name}\" fills in the rest",
+                self.path
+            ),
+            Some(format!("add preset = \"{name}\"")),
+        );
+        Some(found)
+    }
+
     /// Returns the endpoints by dialect; `None` if a problem was reported.
     pub(super) fn resolve(
         &self,
@@ -128,6 +152,11 @@ impl WrittenEndpoints {
         match (&self.base_url, preset) {
             (Some(WrittenBaseUrl::PerDialect(urls, span)), _) => {
                 self.endpoints_per_dialect(urls, span, preset, report)
+            }
+            (Some(WrittenBaseUrl::Single(url)), Some(preset))
+                if known_address::is_at(preset, &url.value) =>
+            {
+                self.known_endpoints(url, preset, report)
             }
             (Some(WrittenBaseUrl::Single(url)), Some(preset)) => {
                 self.rebased_endpoints(url, preset, report)
@@ -158,7 +187,13 @@ impl WrittenEndpoints {
     ) -> Option<Vec<DialectEndpoint>> {
         let mut endpoints = urls
             .iter()
-            .map(|(dialect, url)| self.endpoint(url, *dialect, preset, report))
+            .map(|(dialect, url)| {
+                if let Some(preset) = preset.filter(|it| known_address::is_at(it, &url.value)) {
+                    let path = known_address::path_of(url.value.trim());
+                    self.check_known_dialect(*dialect, path, url, preset, report)?;
+                }
+                self.endpoint(url, *dialect, preset, report)
+            })
             .collect::<Option<Vec<_>>>()?;
         let order = self.requested_dialects().unwrap_or_default();
         let has_url = |dialect: &Dialect| endpoints.iter().any(|end| end.dialect == *dialect);
@@ -182,6 +217,72 @@ impl WrittenEndpoints {
             order.iter().position(|dialect| *dialect == end.dialect).unwrap_or(usize::MAX)
         });
         Some(endpoints)
+    }
+
+    /// Returns the endpoints that a URL of the preset's own servers means.
+    fn known_endpoints(
+        &self,
+        url: &Located<String>,
+        preset: &Preset,
+        report: &mut Report,
+    ) -> Option<Vec<DialectEndpoint>> {
+        let of_path = base_url::dialect_of(&url.value);
+        let dialect = of_path.unwrap_or(preset.endpoints[0].dialect);
+        let written = self.endpoint(url, dialect, Some(preset), report)?;
+        // An empty path was filled in with the dialect's default.
+        let path = match known_address::path_of(url.value.trim()) {
+            "" => "",
+            _ => known_address::path_of(&written.base_url),
+        };
+        let requested = self.requested_dialects().or(of_path.map(|dialect| vec![dialect]));
+        let dialects = requested.unwrap_or_else(|| known_address::dialects_at(preset, path));
+        let origin = base_url::origin_of(&written.base_url);
+        let each = dialects.into_iter().map(|dialect| {
+            self.check_known_dialect(dialect, path, url, preset, report)?;
+            let base_url = match known_address::endpoint_at(preset, dialect, path) {
+                Some(known) => format!("{origin}{}", known_address::path_of(&known.base_url)),
+                None => self.endpoint(url, dialect, Some(preset), report)?.base_url,
+            };
+            Some(DialectEndpoint { dialect, base_url, query: written.query.clone() })
+        });
+        each.collect()
+    }
+
+    /// Reports a dialect that the provider does not speak, or speaks at another path.
+    fn check_known_dialect(
+        &self,
+        dialect: Dialect,
+        path: &str,
+        url: &Located<String>,
+        preset: &Preset,
+        report: &mut Report,
+    ) -> Option<()> {
+        let span = self.dialects.as_ref().map_or(&url.span, |dialects| &dialects.span);
+        let title = &preset.title;
+        if preset.lacks(dialect) {
+            let known: Vec<_> = preset.endpoints.iter().map(|end| end.dialect.name()).collect();
+            let known = known.join(", ");
+            report.error(
+                span,
+                format!("`{}.dialect`: {title} does not speak {dialect}", self.path),
+                Some(format!("leave `dialect` out; {title} speaks {known}")),
+            );
+            return None;
+        }
+        let of_others = known_address::is_path_of_any(preset, path);
+        match preset.endpoint(dialect) {
+            Some(own)
+                if of_others && known_address::endpoint_at(preset, dialect, path).is_none() =>
+            {
+                report.error(
+                    &url.span,
+                    format!("`{}.base_url`: {title} does not speak {dialect} there", self.path),
+                    Some(format!("write base_url = \"{}\"", own.base_url)),
+                );
+                None
+            }
+            _ => Some(()),
+        }
     }
 
     /// Moves the endpoints of a preset to another address, with all endpoints at or below the base
