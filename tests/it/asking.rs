@@ -131,6 +131,21 @@ fn files_are_attached_as_what_their_bytes_are() {
 }
 
 #[test]
+fn what_the_model_cannot_take_is_named() {
+    let reply =
+        "{\"model\":\"m\",\"message\":{\"role\":\"assistant\",\"content\":\"ok\"},\"done\":true}\n";
+    let upstream = Upstream::start(vec![Scene::stream("application/x-ndjson", [reply])]);
+    let proxy = Setup::new().upstream_with_dialect("ollama", "box", &upstream, "").start();
+    let pdf = proxy.home.path().join("d.pdf");
+    std::fs::write(&pdf, b"%PDF-1.4\n\xff").expect("a file");
+
+    let output = ask(&proxy, &["box:m", "read", "--file", &pdf.display().to_string()], None);
+
+    assert_eq!(stdout(&output), "ok\n", "{}", stderr(&output));
+    assert!(stderr(&output).contains("was not sent"), "{}", stderr(&output));
+}
+
+#[test]
 fn json_has_the_answer_its_usage_and_its_times() {
     let upstream = Upstream::with_director(|request, _| match request.json()["model"].as_str() {
         Some("m") => answer(&["hello ", "there"]),

@@ -39,6 +39,8 @@ pub(super) struct StreamedAnswer {
     pub(super) model: Option<String>,
     pub(super) upstream: Option<String>,
     pub(super) request_id: Option<String>,
+    /// What of the question its upstream cannot take and did not get, as the proxy names it.
+    pub(super) losses: Option<String>,
     pub(super) finish_reason: Option<String>,
     pub(super) usage: Option<AnswerUsage>,
     /// The first and the last token of any kind, reasoning included.

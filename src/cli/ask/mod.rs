@@ -16,17 +16,20 @@ use std::{
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::cli::{
-    ask::{
-        answer::{AnswerSink, StreamedAnswer},
-        input::QuestionSource,
-        session::{AskFailure, AskSession},
+use crate::{
+    base::sanitize::clean,
+    cli::{
+        ask::{
+            answer::{AnswerSink, StreamedAnswer},
+            input::QuestionSource,
+            session::{AskFailure, AskSession},
+        },
+        attach::{self, RunningProxy},
+        context::CommandContext,
+        error::{CliError, ExitStatus},
+        output,
+        project::lookup,
     },
-    attach::{self, RunningProxy},
-    context::CommandContext,
-    error::{CliError, ExitStatus},
-    output,
-    project::lookup,
 };
 
 pub(super) const EXAMPLES: &str = "\
@@ -172,6 +175,9 @@ async fn ask_once(
         output::print_json(&answer_json(&answer))?;
         return Ok(ExitStatus::Ok);
     }
+    if let Some(losses) = &answer.losses {
+        output::print_note(&format!("note: the model was not sent {}", clean(losses)));
+    }
     output::print(if answer.text.ends_with('\n') { "" } else { "\n" })?;
     match answer.finish_reason.as_deref() {
         Some("length") => output::print_note("note: the answer reached the limit of its length"),
@@ -189,6 +195,7 @@ fn answer_json(answer: &StreamedAnswer) -> Value {
         "upstream": answer.upstream,
         "usage": answer.usage,
         "finish": answer.finish_reason,
+        "losses": answer.losses,
         "ttft_ms": answer.first_token.map(bench::milliseconds),
         "total_ms": bench::milliseconds(answer.total),
         "request_id": answer.request_id,

@@ -128,6 +128,7 @@ impl AskSession {
             sink,
             upstream: header(&response, "x-aiproxy-upstream"),
             request_id: id.clone(),
+            losses: header(&response, "x-aiproxy-losses"),
             ..StreamedAnswer::default()
         };
         let read = read_answer(&mut response, &mut answer, start).await;

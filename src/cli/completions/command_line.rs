@@ -14,6 +14,8 @@ pub(super) struct PartialLine<'a> {
     pub(super) path: String,
     /// Ids of the options before the last word.
     pub(super) used: Vec<String>,
+    /// Positional arguments of the command before the last word.
+    pub(super) positionals: Vec<String>,
     /// `--config` and `--data-dir`, if they are there.
     pub(super) config: Option<PathBuf>,
     pub(super) data_dir: Option<PathBuf>,
@@ -41,32 +43,32 @@ pub(super) fn read<'a>(root: &'a Command, words: &[String]) -> PartialLine<'a> {
         command: root,
         path: String::new(),
         used: Vec::new(),
+        positionals: Vec::new(),
         config: None,
         data_dir: None,
         expected: ExpectedWord::OptionName,
         prefix: String::new(),
     };
     let mut pending: Option<&Arg> = None;
-    let mut position = 0;
     let mut only_positional = false;
     for word in before {
         if let Some(arg) = pending.take() {
             line.record_option(arg, word);
         } else if only_positional {
-            position += 1;
+            line.positionals.push(word.clone());
         } else if word == "--" {
             only_positional = true;
         } else if word.len() > 1 && word.starts_with('-') {
             pending = line.read_option(word);
         } else if let Some(subcommand) =
-            line.command.find_subcommand(word).filter(|_| position == 0)
+            line.command.find_subcommand(word).filter(|_| line.positionals.is_empty())
         {
             line.enter(subcommand);
         } else {
-            position += 1;
+            line.positionals.push(word.clone());
         }
     }
-    line.expect(last, pending, position, only_positional);
+    line.expect(last, pending, only_positional);
     line
 }
 
@@ -112,13 +114,7 @@ impl<'a> PartialLine<'a> {
     }
 
     /// Decides what the last word is.
-    fn expect(
-        &mut self,
-        last: &str,
-        pending: Option<&'a Arg>,
-        position: usize,
-        only_positional: bool,
-    ) {
+    fn expect(&mut self, last: &str, pending: Option<&'a Arg>, only_positional: bool) {
         if let Some(arg) = pending {
             self.expect_value(arg, last, 0);
             return;
@@ -135,6 +131,7 @@ impl<'a> PartialLine<'a> {
             }
             return;
         }
+        let position = self.positionals.len();
         let positional = positional_at(self.command, position);
         let subcommands = position == 0 && !only_positional;
         self.expected = ExpectedWord::Word { subcommands, positional };

@@ -6,6 +6,8 @@
 pub(super) enum ArgumentKind {
     /// A path of the config.
     ConfigPath,
+    /// A value for the path before it.
+    ConfigValue,
     Dialect,
     File,
     Folder,
@@ -34,11 +36,13 @@ pub(super) enum ArgumentKind {
 /// options before it.
 pub(super) fn kind_of(command: &str, id: &str, used: &[String]) -> ArgumentKind {
     use ArgumentKind::{
-        ConfigPath, ConfiguredModel, Dialect, File, Folder, Key, LogFilter, Model, Preset, Project,
-        ProjectSetting, RequestId, Text, Upstream, UpstreamOrPreset, UpstreamSetting, UsageGroup,
+        ConfigPath, ConfigValue, ConfiguredModel, Dialect, File, Folder, Key, LogFilter, Model,
+        Preset, Project, ProjectSetting, RequestId, Text, Upstream, UpstreamOrPreset,
+        UpstreamSetting, UsageGroup,
     };
     match (command, id) {
         ("config get" | "config set" | "config unset", "path") => ConfigPath,
+        ("config set", "value") => ConfigValue,
         ("explain" | "log replay" | "log show", "id") => RequestId,
         ("key add", "upstream") => UpstreamOrPreset,
         ("log" | "log export", "filter") => LogFilter,

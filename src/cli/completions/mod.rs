@@ -200,7 +200,10 @@ fn values_of(arg: &Arg, line: &PartialLine<'_>, typed: &str) -> Completions {
             data_dir: line.data_dir.clone(),
             ..GlobalArgs::default()
         };
-        values::values(kind, typed, &global)
+        match (kind, line.positionals.last()) {
+            (ArgumentKind::ConfigValue, Some(path)) => values::of_setting(path),
+            _ => values::values(kind, typed, &global),
+        }
     } else {
         let visible = listed.iter().filter(|value| !value.is_hide_set());
         visible
@@ -250,6 +253,10 @@ mod tests {
             ("log ", "state:\t"),
             ("log ", "show\tShow everything"),
             ("upstream set box ", "priority=\t"),
+            ("upstream set box dialect=", "dialect=anthropic\t"),
+            ("config set tui.theme ", "contrast\t"),
+            ("config set upstream.box.enabled ", "false\t"),
+            ("config set server.max_requests ", ""),
         ] {
             let got = fish(line);
             assert!(got.starts_with("values\n") && got.contains(want), "{line}: {got}");

@@ -231,9 +231,25 @@ fn settings_of_row(table: &str, typed: &str) -> Vec<CompletionCandidate> {
     }
 }
 
+/// The values of the setting with this path, if there is a closed list of them.
+pub(super) fn of_setting(path: &str) -> Vec<CompletionCandidate> {
+    // The path of a row contains the row's name.
+    let row_path = path.split_once('.').zip(path.rsplit_once('.'));
+    let row_path = row_path.map(|((table, _), (_, key))| format!("{table}.{key}"));
+    let spec = keys::find(path).or_else(|| keys::find(&row_path?));
+    spec.map(closed_values)
+        .unwrap_or_default()
+        .into_iter()
+        .map(|value| CompletionCandidate::new(value, ""))
+        .collect()
+}
+
 /// The values of a setting, if its schema lists them.
-pub(super) fn closed_values(key: &KeySpec) -> Vec<String> {
+fn closed_values(key: &KeySpec) -> Vec<String> {
     fn collect(schema: &Value, out: &mut Vec<String>) {
+        if schema["$ref"] == "#/$defs/dialect" {
+            out.extend(Dialect::ALL.map(|dialect| dialect.name().to_owned()));
+        }
         if schema["type"] == "boolean" {
             out.extend(["true", "false"].map(str::to_owned));
         }
@@ -245,6 +261,9 @@ pub(super) fn closed_values(key: &KeySpec) -> Vec<String> {
     }
     let mut out = Vec::new();
     collect(&key.kind.schema, &mut out);
+    if key.name() == "preset" {
+        out.extend(presets::all().iter().map(|preset| preset.name.to_string()));
+    }
     out
 }
 
