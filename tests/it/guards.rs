@@ -221,3 +221,31 @@ fn one_project_leaves_places_for_the_others() {
         assert_eq!(connection.read_answer().status, 200);
     }
 }
+
+#[test]
+fn what_is_parsed_counts_with_the_memory_that_it_takes() {
+    let gate = Gate::closed();
+    let upstream = Upstream::start(vec![Scene::chat("late").head_gate(&gate)]);
+    let proxy = Setup::new()
+        .config("[server]\nmax_buffered = \"8MiB\"\n")
+        .upstream("up", &upstream, &["work"])
+        .start();
+    let prompt = "long ".repeat(150_000);
+    let body =
+        json!({"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": prompt}]});
+    let message = || {
+        Request::post("/v1/messages", &body)
+            .bearer(CLIENT_KEY)
+            .header("anthropic-version", "2023-06-01")
+            .open(proxy.addr)
+    };
+    // Translated, the first takes six of eight MiB, so a second has to come later.
+    let mut first = message();
+    upstream.nth_request(0);
+    let refused = message().read_answer();
+    assert_eq!(refused.status, 529, "{}", refused.text());
+    assert!(refused.text().contains("max_buffered"), "{}", refused.text());
+    gate.open();
+    assert_eq!(first.read_answer().status, 200);
+    assert_eq!(message().read_answer().status, 200);
+}

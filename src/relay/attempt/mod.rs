@@ -30,6 +30,7 @@ use crate::relay::{
         result::{AttemptFailure, AttemptResponse},
     },
     context::RequestContext,
+    heavy_work,
     record::attempt_guard::{self, AttemptGuard},
 };
 use crate::{
@@ -92,5 +93,10 @@ async fn run_attempt(
         return Ok(head.into_raw(&deadlines));
     }
     let body = read_response::read_body(context, target, &mut head, &deadlines).await?;
-    read_response::interpret(context, target, head, body, &deadlines).map_err(|error| *error)
+    let size = body.len();
+    let place = heavy_work::place_for(size).await;
+    let interpreted =
+        heavy_work::run(size, || read_response::interpret(context, target, head, body, &deadlines));
+    drop(place);
+    interpreted.map_err(|error| *error)
 }

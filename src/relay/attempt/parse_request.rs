@@ -6,7 +6,8 @@ use std::sync::Arc;
 use crate::relay::{
     attempt::{encode::encode_request, foreign_state, other_ops, translate::is_needed},
     context::RequestContext,
-    request::{parsed::ParsedRequest, proxy_request::ProxyRequest},
+    heavy_work,
+    request::{body, parsed::ParsedRequest, proxy_request::ProxyRequest},
     state::{item_references, reasoning_cache},
 };
 use crate::{
@@ -19,6 +20,11 @@ use crate::{
     },
     routing::candidate::Target,
 };
+
+/// The memory of a parsed request beyond its body, in multiples of that.
+const PARSED_FACTOR: u64 = 7;
+/// Smaller bodies take little whatever becomes of them.
+const MIN_RESERVED_BYTES: u64 = 64 * 1024;
 
 /// Parses the request if any target needs that and it was not parsed before. Removes targets that
 /// cannot serve it; fails only if no target is left.
@@ -34,9 +40,12 @@ pub(in crate::relay) fn parse_for_targets(
         .iter()
         .find(|target| is_needed(&context.request, target))
         .map(|target| target.dialect);
-    let error = match ParsedRequest::parse(&context.request)
-        .and_then(|parsed| expand_stored(context, parsed, to))
-    {
+    reserve_for_parsing(context)?;
+    let size = context.request.body.len();
+    let parsed = heavy_work::run(size, || {
+        ParsedRequest::parse(&context.request).and_then(|parsed| expand_stored(context, parsed, to))
+    });
+    let error = match parsed {
         Ok(parsed) => {
             context.turns_hash =
                 parsed.upstream_conversation().map(reasoning_cache::turns_hash).unwrap_or_default();
@@ -68,6 +77,18 @@ pub(in crate::relay) fn parse_for_targets(
         }
     };
     if targets.is_empty() { Err(error) } else { Ok(()) }
+}
+
+/// Counts what a parsed request takes of memory: several times its body.
+fn reserve_for_parsing(context: &mut RequestContext) -> Result<(), ProxyError> {
+    let bytes = context.request.body.len() as u64;
+    let Some(limit) = context.generation.settings.server.max_buffered else { return Ok(()) };
+    if bytes < MIN_RESERVED_BYTES
+        || context.buffer_reservation.try_grow_or_alone(PARSED_FACTOR * bytes, limit)
+    {
+        return Ok(());
+    }
+    Err(body::buffer_full(limit))
 }
 
 fn unsupported_request(request: &ProxyRequest) -> ProxyError {

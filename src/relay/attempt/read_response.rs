@@ -131,6 +131,16 @@ pub(super) enum ReadBody {
     Complete { kind: BodyKind, text: Bytes },
 }
 
+impl ReadBody {
+    /// Returns the bytes that have to be interpreted at once.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Stream { .. } => 0,
+            Self::Complete { text, .. } => text.len(),
+        }
+    }
+}
+
 /// The kind of a body.
 pub(super) enum BodyKind {
     Events(Framing),

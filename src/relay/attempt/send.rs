@@ -10,6 +10,7 @@ use crate::relay::{
         read_body, repair, result::FailureSource, translate,
     },
     context::RequestContext,
+    heavy_work,
 };
 use crate::{
     config::base_url,
@@ -52,8 +53,11 @@ pub(super) async fn send_request(
         context.attempt_context = None;
         context.losses.clear();
         let prepared = if translate::is_needed(&context.request, target) {
-            translate::build_request(context, target)
-                .unwrap_or_else(|| build_request(&context.request, target))
+            let size = context.request.body.len();
+            let place = heavy_work::place_for(size).await;
+            let written = heavy_work::run(size, || translate::build_request(context, target));
+            drop(place);
+            written.unwrap_or_else(|| build_request(&context.request, target))
         } else {
             build_request(&context.request, target)
         };

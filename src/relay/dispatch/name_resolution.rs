@@ -11,6 +11,7 @@ use crate::relay::{
     dispatch::endpoint_choice::choose_endpoints,
     dispatch::final_error::LastFailure,
     engine::{Engine, Generation},
+    heavy_work,
     request::{
         parsed,
         proxy_request::{ModelLocation, ProxyRequest},
@@ -113,7 +114,9 @@ pub(super) async fn resolve_targets(
     {
         context.request.must_rewrite = true;
     }
+    let place = heavy_work::place_for(context.request.body.len()).await;
     parse_request::parse_for_targets(context, &mut resolved.targets)?;
+    drop(place);
     context.overrides = std::mem::take(&mut resolved.overrides);
     Ok(resolved)
 }

@@ -142,7 +142,7 @@ fn body_too_large(size: u64, limit: u64) -> ProxyError {
     )
 }
 
-pub(super) fn buffer_full(limit: u64) -> ProxyError {
+pub(in crate::relay) fn buffer_full(limit: u64) -> ProxyError {
     ProxyError::new(
         ProxyErrorKind::Overloaded,
         format!("request and answer bodies already hold the {limit} bytes that `max_buffered` under [server] allows; try again shortly"),

@@ -1,6 +1,6 @@
 //! Reads one request: its bytes, the fields a proxy needs, and its routing preferences.
 
-mod body;
+pub(in crate::relay) mod body;
 pub mod control_headers;
 pub mod conversation_key;
 mod fields;

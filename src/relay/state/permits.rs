@@ -47,6 +47,16 @@ impl BufferReservation {
         true
     }
 
+    /// Reserves more bytes, as [`Self::try_grow`] does. The only request that has reserved anything
+    /// gets them beyond `max` too: waiting would not help it.
+    pub fn try_grow_or_alone(&mut self, bytes: u64, max: u64) -> bool {
+        if self.try_grow(bytes, max) {
+            return true;
+        }
+        let is_alone = self.buffered_bytes.load(Ordering::Relaxed) <= self.bytes;
+        is_alone && self.try_grow(bytes, u64::MAX)
+    }
+
     /// Takes over the bytes of another reservation.
     pub(in crate::relay) fn absorb(&mut self, other: &mut Self) {
         self.bytes += std::mem::take(&mut other.bytes);
