@@ -14,7 +14,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +24,7 @@ use crate::server::{
     rewind_io::RewindIo,
     slots::ConnectionSlot,
     state::ServerState,
+    unread_streams::UnreadStreams,
 };
 
 /// Maximum size of one read. Large reads let a big body arrive in one piece, which need not be
@@ -76,7 +77,9 @@ pub async fn serve(
             tracing::info!(%peer, "TLS handshake on the plain HTTP port; use http://, not https://");
         }
         Protocol::Http1 => serve_http1(server, io, peer, (&slot, &stop), &deadlines).await,
-        Protocol::Http2 => serve_http2(server, io, peer, (&slot, &stop)).await,
+        Protocol::Http2 => {
+            serve_http2(server, io, peer, (&slot, &stop), timeouts.client_idle).await;
+        }
     }
 }
 
@@ -166,11 +169,18 @@ async fn serve_http2(
     io: TokioIo<RewindIo>,
     peer: SocketAddr,
     (slot, stop): (&ConnectionSlot, &CancellationToken),
+    unread_timeout: Duration,
 ) {
     let activity = Arc::clone(&slot.activity);
+    let streams = Arc::new(UnreadStreams::new());
+    let watch = Arc::clone(&streams);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let (server, activity) = (Arc::clone(&server), Arc::clone(&activity));
-        Box::pin(service::serve_request(server, request, peer, activity))
+        let watch = Arc::clone(&watch);
+        Box::pin(async move {
+            let response = service::serve_request(server, request, peer, activity).await;
+            response.map(|response| response.map(|body| watch.watch(body)))
+        })
     });
     let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
@@ -180,20 +190,23 @@ async fn serve_http2(
         .keep_alive_timeout(Duration::from_secs(20))
         .serve_connection(io, service);
     let mut connection = pin!(connection);
-    tokio::select! {
-        result = &mut connection => {
-            if let Err(e) = result {
-                tracing::debug!(%peer, error = %e, "connection ended");
-            }
-        }
-        () = slot.close.cancelled() => {
-            if must_give_way(slot, stop) {
+    let mut closing = false;
+    loop {
+        tokio::select! {
+            result = &mut connection => {
+                if let Err(e) = result {
+                    tracing::debug!(%peer, error = %e, "connection ended");
+                }
                 return;
             }
-            connection.as_mut().graceful_shutdown();
-            if let Err(e) = connection.await {
-                tracing::debug!(%peer, error = %e, "connection ended");
+            () = slot.close.cancelled(), if !closing => {
+                if must_give_way(slot, stop) {
+                    return;
+                }
+                connection.as_mut().graceful_shutdown();
+                closing = true;
             }
+            () = sleep(unread_timeout / 4) => streams.give_up(unread_timeout),
         }
     }
 }

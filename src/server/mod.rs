@@ -13,3 +13,4 @@ pub mod routes;
 pub mod service;
 pub mod slots;
 pub mod state;
+mod unread_streams;
