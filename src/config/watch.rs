@@ -69,7 +69,7 @@ pub fn watch_config(
                 Err(RecvTimeoutError::Timeout) => false,
             };
             // A link may have a new target, and a folder may be new. One that was removed and made
-            // anew cannot be told from the old one, whose watch has ended.
+            // anew cannot be distinguished from the old one, whose watch has ended.
             let current_plan = WatchPlan::of(&path);
             if is_noticed || current_plan != plan {
                 plan = current_plan;

@@ -72,7 +72,7 @@ fn has_terminal() -> bool {
 /// Whether the process was started with SIGHUP ignored, as `nohup` does.
 #[cfg(unix)]
 fn ignores_hangup() -> bool {
-    // Only Linux tells this without unsafe code; elsewhere `nohup` needs `setsid` too.
+    // Only Linux reports this without unsafe code; elsewhere `nohup` needs `setsid` too.
     std::fs::read_to_string("/proc/self/status").is_ok_and(|status| status_ignores_hangup(&status))
 }
 
