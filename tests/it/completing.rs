@@ -87,6 +87,26 @@ fn fish_completes_names_of_the_config() {
     complete_in("fish", &["--no-config", "-i"], load);
 }
 
+/// A script that was installed by another version, or whose program is not in the path.
+#[test]
+fn without_the_program_commands_and_closed_lists_are_completed() {
+    if !is_installed("bash") {
+        return;
+    }
+    let home = Home::new();
+    let script = home.command().args(["completions", "bash"]).output().unwrap().stdout;
+    let file = home.path().join("aiproxy.bash");
+    std::fs::write(&file, script).unwrap();
+    let complete = "source aiproxy.bash; COMP_WORDS=(aiproxy usage --by s); COMP_CWORD=3; \
+                    _aiproxy aiproxy s --by; echo \"${COMPREPLY[@]}\"";
+    let mut bash = std::process::Command::new("bash");
+    bash.args(["--norc", "-c", complete]).current_dir(home.path()).env("PATH", "/usr/bin:/bin");
+
+    let output = bash.output().unwrap();
+
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "session\n", "{output:?}");
+}
+
 #[test]
 fn without_a_config_or_with_a_broken_one_nothing_is_said_or_made() {
     let home = Home::new();

@@ -1,4 +1,3 @@
-# fish completion for aiproxy; `aiproxy completions fish` prints it.
 function __aiproxy_complete
     set -l words (commandline -opc)
     set -l current (commandline -ct)

@@ -1,11 +1,15 @@
-#compdef aiproxy
-# zsh completion for aiproxy; `aiproxy completions zsh` prints it.
+
+# Completes with the names of the config. If the program cannot be called, it completes commands,
+# options and closed lists only.
 _aiproxy() {
     local line value
     local -a reply closed open
     reply=("${(@f)$(command aiproxy __complete zsh \
         "${(@Q)words[1,CURRENT-1]}" "${(Q)PREFIX}" 2>/dev/null)}")
     case $reply[1] in
+        "")
+            _aiproxy_static "$@"
+            return ;;
         files|folders)
             [[ $PREFIX == --*=* ]] && compset -P '*='
             if [[ $reply[1] == files ]]; then _files; else _files -/; fi
@@ -26,6 +30,7 @@ _aiproxy() {
     (( $#open )) && _describe -t values value open -S '' && shown=0
     return shown
 }
+
 if [[ $funcstack[1] == _aiproxy ]]; then
     _aiproxy "$@"
 else

@@ -6,6 +6,7 @@
 
 mod command_line;
 mod kinds;
+mod scripts;
 mod values;
 mod words;
 
@@ -55,20 +56,8 @@ pub struct ManArgs {
 /// # Errors
 ///
 /// Standard output is closed.
-pub fn print_completions(
-    args: &CompletionArgs,
-    mut command: Command,
-) -> Result<ExitStatus, CliError> {
-    match args.shell {
-        Shell::Bash => output::print(include_str!("aiproxy.bash"))?,
-        Shell::Fish => output::print(include_str!("aiproxy.fish"))?,
-        Shell::Zsh => output::print(include_str!("aiproxy.zsh"))?,
-        shell => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut command, "aiproxy", &mut script);
-            output::print(&String::from_utf8_lossy(&script))?;
-        }
-    }
+pub fn print_completions(args: &CompletionArgs, command: Command) -> Result<ExitStatus, CliError> {
+    output::print(&scripts::script(args.shell, command))?;
     Ok(ExitStatus::Ok)
 }
 
