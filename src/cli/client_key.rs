@@ -96,29 +96,62 @@ impl From<ClientKeyError> for CliError {
 pub async fn default_client_key(
     paths: &Paths,
     keyring: &Keyring,
-) -> Result<(Secret, KeyLocation), ClientKeyError> {
-    if let Some(found) = find_default_key(paths, keyring).await? {
-        return Ok(found);
+) -> Result<DefaultKey, ClientKeyError> {
+    if let Some((secret, location)) = find_default_key(paths, keyring).await? {
+        return Ok(DefaultKey { secret, location, origin: KeyOrigin::Found });
     }
     // A proxy that is starting and a command that asks for the key must not create two.
     let lock = acquire_creation_lock(&paths.data).await?;
     let key = match find_default_key(paths, keyring).await? {
-        Some(found) => found,
+        Some((secret, location)) => DefaultKey { secret, location, origin: KeyOrigin::Found },
         None => {
             let (secret, location) = store_new_key("default", &paths.data, keyring).await?;
             let memory = KeyMemory::of_data_dir(&paths.data);
-            let again = !memory.find("default").is_empty();
+            let origin = match memory.find("default").is_empty() {
+                true => KeyOrigin::Created,
+                false => KeyOrigin::Replaced,
+            };
             remember(memory.remember("default", &location.reference(), &secret));
-            if again {
-                tracing::warn!(
-                    "the client key of project `default` was no longer in its store; a new one is in {location}, and the old one stays valid until `aiproxy project rotate default`"
-                );
-            }
-            (secret, location)
+            DefaultKey { secret, location, origin }
         }
     };
     drop(lock);
     Ok(key)
+}
+
+/// The key of project `default`.
+#[derive(Debug)]
+pub struct DefaultKey {
+    pub secret: Secret,
+    pub location: KeyLocation,
+    pub origin: KeyOrigin,
+}
+
+/// Where a client key comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyOrigin {
+    Found,
+    /// Made now, as the first one.
+    Created,
+    /// Made now because the earlier one was no longer in its store.
+    Replaced,
+}
+
+impl DefaultKey {
+    /// Returns a sentence if the key is new.
+    #[must_use]
+    pub fn note(&self) -> Option<String> {
+        let location = &self.location;
+        match self.origin {
+            KeyOrigin::Found => None,
+            KeyOrigin::Created => {
+                Some(format!("a client key was made for project `default`, stored in {location}"))
+            }
+            KeyOrigin::Replaced => Some(format!(
+                "the client key of project `default` was no longer in its store; a new one was made, stored in {location}"
+            )),
+        }
+    }
 }
 
 /// Returns the key of project `default`, if there is one.
@@ -298,8 +331,10 @@ mod tests {
         let (paths, keyring) =
             (paths_in(&home.path().join("data")), Keyring::unavailable("a test"));
 
-        let (created, location) = default_client_key(&paths, &keyring).await.unwrap();
-        let (again, _) = default_client_key(&paths, &keyring).await.unwrap();
+        let first = default_client_key(&paths, &keyring).await.unwrap();
+        let second = default_client_key(&paths, &keyring).await.unwrap();
+        assert!(first.note().is_some() && second.note().is_none());
+        let (created, location, again) = (first.secret, first.location, second.secret);
 
         assert_eq!(location, KeyLocation::File(home.path().join("data/client.key")));
         assert_eq!(created.digest(), again.digest());
@@ -324,7 +359,7 @@ mod tests {
         let keys: std::collections::BTreeSet<_> = futures_util::future::join_all(all)
             .await
             .into_iter()
-            .map(|key| key.unwrap().0.digest())
+            .map(|key| key.unwrap().secret.digest())
             .collect();
 
         assert_eq!(keys.len(), 1);
@@ -334,11 +369,11 @@ mod tests {
     async fn a_rotated_key_differs() {
         let home = tempfile::tempdir().unwrap();
         let (paths, keyring) = (paths_in(home.path()), Keyring::unavailable("a test"));
-        let (first, _) = default_client_key(&paths, &keyring).await.unwrap();
+        let first = default_client_key(&paths, &keyring).await.unwrap().secret;
 
         let (second, _) = create_key("default", &paths.data, &keyring).await.unwrap();
 
-        let (now, _) = default_client_key(&paths, &keyring).await.unwrap();
+        let now = default_client_key(&paths, &keyring).await.unwrap().secret;
         assert_ne!(first.digest(), second.digest());
         assert_eq!(now.digest(), second.digest());
     }

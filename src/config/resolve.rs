@@ -14,8 +14,9 @@ use super::{
     schema::{
         alerts::{AlertSettings, OtlpSettings},
         budget::BudgetRows,
-        general::RoutingSettings,
+        general::{LogSettings, RoutingSettings},
         keyless::read_keyless,
+        ledger::LedgerSettings,
         model::{read_aliases, read_model},
         model_facts::read_facts_row,
         path_base::PathBase,
@@ -43,6 +44,10 @@ pub(super) fn read_settings(
     for (_, value) in &mut otlp.headers {
         *value = path_base.absolute_reference(value.clone());
     }
+    let mut log: LogSettings = read_table(&mut top, report).value;
+    log.file = log.file.map(|file| path_base.resolve_home(&file));
+    let mut ledger: LedgerSettings = read_table(&mut top, report).value;
+    ledger.path = path_base.resolve_home(&ledger.path);
     let (rates, prices) = read_prices(&mut top, report);
     let rows = read_rows(&mut top, RowContext { path_base, ids, timeouts }, &routing, report);
     let facts = top.children("model_facts", report).into_iter();
@@ -53,13 +58,13 @@ pub(super) fn read_settings(
     let settings = Settings {
         model_facts: facts,
         discover: read_table(&mut top, report).value,
-        log: read_table(&mut top, report).value,
+        log,
         timeouts,
         retry: read_table(&mut top, report).value,
         cooldown: read_table(&mut top, report).value,
         routing,
         translation: read_table(&mut top, report).value,
-        ledger: read_table(&mut top, report).value,
+        ledger,
         otlp,
         tui: read_table(&mut top, report).value,
         budget: read_key(&mut top, "budget", &BudgetRows, report).unwrap_or_default(),

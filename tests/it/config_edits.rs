@@ -133,7 +133,7 @@ fn one_of_several_errors_can_be_removed_and_none_added() {
 
 #[test]
 fn the_log_file_is_found_in_the_data_dir_from_wherever_it_starts() {
-    let home = home_with("[log]\nfile = \"a.log\"\n");
+    let home = home_with("[log]\nfile = \"logs/a.log\"\n");
     let elsewhere = home.path().join("elsewhere");
     fs::create_dir(&elsewhere).expect("made");
     let mut proxy = home
@@ -144,8 +144,10 @@ fn the_log_file_is_found_in_the_data_dir_from_wherever_it_starts() {
         .stderr(Stdio::null())
         .spawn()
         .expect("it starts");
-    crate::support::poll_until("the log file", || home.data().join("a.log").exists().then_some(()));
+    crate::support::poll_until("the log file", || {
+        home.data().join("logs/a.log").exists().then_some(())
+    });
     drop(proxy.kill());
     proxy.wait().expect("ended");
-    assert!(!elsewhere.join("a.log").exists());
+    assert!(!elsewhere.join("logs").exists());
 }

@@ -1,7 +1,12 @@
 //! Keys that cannot be read for a while: what is in use stays in use, and what is missing is found
 //! again.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use aiproxy::secrets::Secret;
 
@@ -10,7 +15,7 @@ use crate::support::{
     home::Home,
     keyring::{Service, TestKeyring},
     poll_until,
-    proxy::{Proxy, Setup, chat_body},
+    proxy::{CLIENT_KEY, Proxy, Setup, chat_body},
     upstream::{Scene, Upstream},
 };
 
@@ -205,4 +210,44 @@ fn a_key_of_an_older_version_stays_and_data_dirs_do_not_share_new_ones() {
     assert_eq!(show(&proxy.home), before);
     assert_eq!(env_key(&proxy, true).as_deref(), Ok(older.expose()));
     assert_eq!(ring.load("client/default").as_deref(), Some(older.expose()));
+}
+
+#[test]
+fn a_key_in_a_locked_keyring_is_found_when_it_opens() {
+    let Some(ring) = TestKeyring::start(Service::Unlocked) else { return };
+    ring.store("one/k", "sk-it-from-the-ring");
+    ring.lock();
+    let upstream = Upstream::start(vec![Scene::chat("hello")]);
+    let mut home = home_with_key(&upstream, "keyring:one/k");
+    for (name, value) in ring.env() {
+        home.set(name, &value);
+    }
+    let proxy = Proxy::spawn(home);
+    poll_until("the key to be missing", || proxy.output().contains("is not usable").then_some(()));
+    // By now the attempts of a schedule alone would be seconds apart.
+    std::thread::sleep(Duration::from_secs(6));
+
+    ring.unlock();
+    let begun = Instant::now();
+    poll_until("the key to be found", || (proxy.chat("hi").status == 200).then_some(()));
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    assert!(upstream.requests().iter().all(|r| r.header("authorization").is_some()));
+}
+
+#[test]
+fn client_keys_are_given_to_the_control_token_only() {
+    let upstream = Upstream::start(vec![Scene::chat("hello")]);
+    let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
+    let token = fs::read_to_string(proxy.home.data().join("run/token")).expect("the token");
+    let ask = |token: &str, project: &str| {
+        let question = serde_json::json!({ "action": "client_key", "project": project });
+        Request::post("/aiproxy/v1/act", &question).bearer(token.trim()).send(proxy.addr)
+    };
+
+    assert_eq!(ask(CLIENT_KEY, "it").status, 403, "an admin project's key");
+    let answer = ask(&token, "it").json();
+    assert_eq!((&answer["ok"], &answer["text"]), (&true.into(), &CLIENT_KEY.into()));
+    let answer = ask(&token, "none").json();
+    assert_eq!(answer["ok"], false, "{answer}");
+    assert!(!proxy.output().contains(&CLIENT_KEY[4..]), "a key is in the log");
 }

@@ -8,7 +8,7 @@ use crate::{
         context::CommandContext,
         error::{CliError, ExitStatus},
         key::remove::delete_entry,
-        prompt,
+        output, prompt,
     },
     config::edit::Edit,
     secrets::{Reference, keyring::Keyring},
@@ -33,8 +33,9 @@ pub(super) async fn set(
     let mut edits = Vec::new();
     // The implicit project has no row to change yet.
     if find_project(&file, name)?.key.is_none() {
-        let (_, location) = client_key::default_client_key(&file.paths, &Keyring::system()).await?;
-        edits.push(Edit::AddProject { name: name.to_owned(), key: location.reference() });
+        let key = client_key::default_client_key(&file.paths, &Keyring::system()).await?;
+        key.note().iter().for_each(|note| output::print_note(&format!("note: {note}")));
+        edits.push(Edit::AddProject { name: name.to_owned(), key: key.location.reference() });
     }
     edits.extend(
         edit_file::parse_assignments(values)?.into_iter().map(|(path, value)| Edit::SetProject {

@@ -8,6 +8,7 @@ use crate::{
         config::edit_file::{self, ConfigFile},
         context::CommandContext,
         error::CliError,
+        output,
     },
     config::settings::Project,
     control::action::Action,
@@ -69,9 +70,9 @@ pub(super) async fn project_key(
             Ok((secret, reference.to_string()))
         }
         None => {
-            let (secret, location) =
-                client_key::default_client_key(&file.paths, &Keyring::system()).await?;
-            Ok((secret, location.reference()))
+            let key = client_key::default_client_key(&file.paths, &Keyring::system()).await?;
+            key.note().iter().for_each(|note| output::print_note(&format!("note: {note}")));
+            Ok((key.secret, key.location.reference()))
         }
     }
 }

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 
 use crate::{
     cli::{
-        client_key,
+        client_key::{self, KeyOrigin},
         serve::{key_retry::RetryItem, keys::KeyLoader},
     },
     config::{Settings, settings::Project},
@@ -180,9 +180,18 @@ impl KeyLoader {
 
     async fn read_default_key(&self) -> Result<Arc<Secret>, ReadFailure> {
         match client_key::default_client_key(&self.paths, &self.keyring).await {
-            Ok((secret, location)) => {
-                let secret = Arc::new(secret);
-                *self.default_key.lock() = Some((Arc::clone(&secret), location));
+            Ok(key) => {
+                match (key.note(), key.origin) {
+                    (Some(note), KeyOrigin::Replaced) => {
+                        tracing::warn!(
+                            "{note}; the old one stays valid until `aiproxy project rotate default`"
+                        );
+                    }
+                    (Some(note), _) => tracing::info!("{note}"),
+                    (None, _) => {}
+                }
+                let secret = Arc::new(key.secret);
+                *self.default_key.lock() = Some((Arc::clone(&secret), key.location));
                 Ok(secret)
             }
             Err(error) => Err(ReadFailure { text: error.to_string(), gone: false, retry: true }),

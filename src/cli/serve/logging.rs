@@ -12,7 +12,7 @@ use tracing_subscriber::{
     Layer, Registry, filter::Targets, fmt, layer::SubscriberExt, reload, util::SubscriberInitExt,
 };
 
-use crate::base::sync::Mutex;
+use crate::base::{fs, sync::Mutex};
 use crate::cli::error::CliError;
 use crate::config::settings::LogSettings;
 
@@ -132,6 +132,9 @@ struct LogFile {
 
 impl LogFile {
     fn open(path: PathBuf) -> io::Result<Self> {
+        if let Some(folder) = path.parent().filter(|folder| !folder.exists()) {
+            fs::create_private_dir(folder)?;
+        }
         let file = open_append(&path)?;
         let size = file.metadata()?.len();
         Ok(Self { path, file_and_size: Mutex::new((file, size)) })

@@ -14,9 +14,14 @@ pub(in crate::config) struct PathBase<'a> {
 impl PathBase<'_> {
     /// Resolves `~/x` in the home folder, and `x` next to the config file.
     pub(in crate::config) fn resolve(&self, path: &Path) -> PathBuf {
+        self.folder.join(self.resolve_home(path))
+    }
+
+    /// Resolves `~/x` in the home folder; other paths stay.
+    pub(in crate::config) fn resolve_home(&self, path: &Path) -> PathBuf {
         match (path.strip_prefix("~"), self.home) {
             (Ok(rest), Some(home)) => home.join(rest),
-            _ => self.folder.join(path),
+            _ => path.to_owned(),
         }
     }
 
