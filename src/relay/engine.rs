@@ -113,6 +113,8 @@ pub struct Engine {
     pub capacity_changed: Arc<Notify>,
     /// Keys that an upstream rejected: their secret references are read again.
     pub rejected_keys: mpsc::UnboundedSender<KeyId>,
+    /// Notified when a request failed that a key whose secret is missing might have served.
+    pub key_wanted: Notify,
     /// The key of conversation hashes.
     pub hash_key: RandomState,
     /// Circuit state saved across restarts.
@@ -182,6 +184,7 @@ impl Engine {
             response_store: ResponseStore::default(),
             capacity_changed: Arc::default(),
             rejected_keys,
+            key_wanted: Notify::new(),
             hash_key: RandomState::new(),
             health_store,
             generation: ArcSwap::from_pointee(Generation::new(settings, &learned.repairs)),

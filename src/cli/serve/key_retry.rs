@@ -17,6 +17,8 @@ use crate::{
 /// The first wait and the longest one. Each failure doubles the wait.
 const FIRST_DELAY: Duration = Duration::from_secs(1);
 const MAX_DELAY: Duration = Duration::from_secs(60);
+/// The longest wait while requests fail for want of a key.
+const WANTED_DELAY: Duration = Duration::from_secs(5);
 /// How often a keyring is asked whether it is open now; this shows no prompt.
 const LOCK_POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the model list of a key that was found is waited for.
@@ -41,6 +43,7 @@ pub(super) struct RetrySchedule {
 struct NextAttempt {
     at: Instant,
     delay: Duration,
+    failed: Instant,
 }
 
 impl RetrySchedule {
@@ -54,7 +57,7 @@ impl RetrySchedule {
         let delay = retries
             .get(&item)
             .map_or(FIRST_DELAY, |retry| retry.delay.saturating_mul(2).min(MAX_DELAY));
-        retries.insert(item, NextAttempt { at: now + delay, delay });
+        retries.insert(item, NextAttempt { at: now + delay, delay, failed: now });
         drop(retries);
         self.changed.notify_one();
     }
@@ -76,6 +79,13 @@ impl RetrySchedule {
         }
     }
 
+    /// Brings the attempts forward, since a request needs a key.
+    fn hasten(&self) {
+        for retry in self.retries.lock().values_mut() {
+            retry.at = retry.at.min(retry.failed + WANTED_DELAY);
+        }
+    }
+
     fn next(&self) -> Option<Instant> {
         self.retries.lock().values().map(|retry| retry.at).min()
     }
@@ -93,15 +103,12 @@ impl KeyLoader {
             let changed = self.retries.changed.notified();
             match self.retries.next() {
                 Some(at) => tokio::select! {
-                    () = sleep_until(at) => {}
-                    () = changed => continue,
+                    () = sleep_until(at) => self.retry_due().await,
+                    () = changed => {}
+                    () = self.engine.key_wanted.notified() => self.retries.hasten(),
                 },
-                None => {
-                    changed.await;
-                    continue;
-                }
+                None => changed.await,
             }
-            self.retry_due().await;
         }
     }
 
@@ -179,6 +186,9 @@ mod tests {
         }
         assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
 
+        schedule.fail_at(item.clone(), now);
+        schedule.hasten();
+        assert_eq!(schedule.next(), Some(now + WANTED_DELAY));
         schedule.postpone(&item, now);
         assert_eq!(schedule.next(), Some(now + LOCK_POLL_INTERVAL));
         schedule.end(&item);

@@ -36,6 +36,10 @@ pub(in crate::relay) fn final_error(
     retry_at: Option<Mono>,
 ) -> ProxyError {
     let now = active.context.engine.clock.mono();
+    let is_missing = |reason: &SkipReason| matches!(reason, SkipReason::KeyMissing { .. });
+    if decision.skipped.iter().any(|(_, reason)| is_missing(reason)) {
+        active.context.engine.key_wanted.notify_one();
+    }
     if last.is_none()
         && let Some(error) = budget::budget_error(decision, now)
     {
