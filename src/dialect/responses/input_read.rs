@@ -6,14 +6,14 @@ use std::collections::HashMap;
 use crate::{
     base::json::{raw::RawJson, reader::JsonRef},
     dialect::responses::{
-        client_tools::{self, ORIGINAL_ITEM_NOTE},
         error::{bad_request, missing_parameter, wrong_type},
         items_read::{
             self, DIALECT, ITEM_NOTE, SYNTHETIC_ID_PREFIX, call_kind, item_type, note_item_fields,
             read_part,
         },
         stored,
-        tools_read::QualifiedNames,
+        tools::client_tools::{self, ORIGINAL_ITEM_NOTE},
+        tools::read::QualifiedNames,
     },
     ir::{
         block::{Block, BlockKind, CallKind, ToolResult},

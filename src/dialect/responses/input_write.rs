@@ -6,12 +6,12 @@ use crate::{
         egress::TargetTraits,
         losses::Losses,
         responses::{
-            client_tools::ORIGINAL_ITEM_NOTE,
             items_read::{
                 DIALECT, ITEM_FIELD_PREFIX, ITEM_NOTE, PART_NOTE, SEALED_ITEM_NOTE, write_members,
             },
-            names::{ResponsesToolNames, to_valid_call_id},
             parts_write::write_part,
+            tools::client_tools::ORIGINAL_ITEM_NOTE,
+            tools::names::{ResponsesToolNames, to_valid_call_id},
         },
         results_by_call::ResultsByCall,
     },

@@ -2,7 +2,9 @@
 
 use crate::{
     base::json::writer,
-    dialect::responses::{client_tools::ResponsesClientTool, items_read::SYNTHETIC_ID_PREFIX},
+    dialect::responses::{
+        items_read::SYNTHETIC_ID_PREFIX, tools::client_tools::ResponsesClientTool,
+    },
     ir::tool,
 };
 

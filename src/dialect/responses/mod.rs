@@ -1,15 +1,12 @@
 //! OpenAI's Responses API.
 
 mod buffered;
-mod client_arguments;
-mod client_tools;
 mod error;
 mod input_read;
 mod input_write;
 mod items_read;
 mod items_write;
 mod meter;
-mod names;
 mod outcome;
 mod parts_write;
 mod request_read;
@@ -25,8 +22,7 @@ mod stream_read;
 mod stream_write;
 #[cfg(test)]
 mod tests;
-mod tools_read;
-mod tools_write;
+mod tools;
 
 use bytes::Bytes;
 use http::StatusCode;

@@ -9,7 +9,8 @@ use crate::{
         error::{bad_request, wrong_type},
         input_read::InputItemsReader,
         items_read::DIALECT,
-        stored, tools_read,
+        stored,
+        tools::read,
     },
     ir::{
         block::Block,
@@ -71,7 +72,7 @@ pub(super) fn read_request(body: &[u8]) -> Result<ChatRequest, ProxyError> {
     // The dialect is recorded even if no other extras remain.
     request.extras.push_dialect_only(DIALECT, "dialect", RawJson::string("responses"));
     let tools = root.get("tools").map(|list| expect_array(list, "tools")).transpose()?;
-    request.tools = tools_read::read_all_tools(tools, root.get("input"));
+    request.tools = read::read_all_tools(tools, root.get("input"));
     for (key, value) in root.members().filter(|(_, value)| value.kind() != "null") {
         read_field(&mut request, key, value)?;
         if ECHOED_FIELDS.contains(&key) {
@@ -154,7 +155,7 @@ fn read_field(request: &mut ChatRequest, key: &str, value: JsonRef<'_>) -> Resul
         "text" => read_text_options(request, value),
         "reasoning" => read_reasoning_options(request, value),
         "tool_choice" => {
-            request.tool_choice = tools_read::read_choice(value, &request.tools);
+            request.tool_choice = read::read_choice(value, &request.tools);
             if request.tool_choice.is_none() {
                 request.extras.push(DIALECT, key, RawJson::from_json(value));
             } else if value.is_object() {

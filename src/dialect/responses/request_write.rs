@@ -8,9 +8,9 @@ use crate::{
         responses::{
             input_write::InputItemsWriter,
             items_read::{DIALECT, ITEM_NOTE},
-            names::ResponsesToolNames,
             request_read::{INCLUDE_ENCRYPTED_REASONING, INCLUDE_LOGPROBS, UNOFFICIAL_SETTINGS},
-            tools_write,
+            tools::names::ResponsesToolNames,
+            tools::write,
         },
     },
     ir::{
@@ -28,7 +28,7 @@ const MAX_USER_LEN: usize = 64;
 pub(super) fn write_request(request: &ChatRequest, traits: &TargetTraits) -> EncodedRequest {
     let mut losses = Losses::default();
     let names = ResponsesToolNames::from_request(request);
-    let tools = tools_write::write_tools(request, &names, &mut losses);
+    let tools = write::write_tools(request, &names, &mut losses);
     let mut items = InputItemsWriter::new(request, &names, traits, &mut losses);
     items.write_all();
     let input = items.items;
@@ -51,7 +51,7 @@ pub(super) fn write_request(request: &ChatRequest, traits: &TargetTraits) -> Enc
                 }
             });
         }
-        if let Some(choice) = tools_write::write_choice(request, &names, &mut losses) {
+        if let Some(choice) = write::write_choice(request, &names, &mut losses) {
             o.raw_text("tool_choice", &choice);
         }
         if let Some(parallel) =

@@ -12,8 +12,8 @@ use crate::{
         ingress::ResponseSpec,
         losses::Losses,
         responses::{
-            input_read::InputItemsReader, input_write::InputItemsWriter, names::ResponsesToolNames,
-            schema,
+            input_read::InputItemsReader, input_write::InputItemsWriter, schema,
+            tools::names::ResponsesToolNames,
         },
     },
     ir::{

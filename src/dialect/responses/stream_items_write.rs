@@ -5,14 +5,14 @@ use crate::{
     dialect::{
         ingress::ResponseSpec,
         responses::{
-            client_tools,
             items_read::DIALECT,
             items_write::{
                 CallItem, ContentPart, EventWriter, MessageItem, OutputItem, ReasoningItem,
                 append_element, write_location, write_message, write_summary_text,
             },
-            names::strip_namespace,
             schema, stored,
+            tools::client_tools,
+            tools::names::strip_namespace,
         },
     },
     ir::{

@@ -10,8 +10,8 @@ use crate::{
     dialect::{
         renamed_tools::NameNumbers,
         responses::{
-            client_tools::{self, FOUND_TOOL_NOTE},
             items_read::{DIALECT, item_type, qualified_name},
+            tools::client_tools::{self, FOUND_TOOL_NOTE},
         },
     },
     ir::{
@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// The note on the first tool of a namespace: the namespace without its tools.
-pub(super) const NAMESPACE_NOTE: &str = "namespace";
+pub(in crate::dialect::responses) const NAMESPACE_NOTE: &str = "namespace";
 
 fn read_tools(list: JsonRef<'_>) -> Vec<Tool> {
     let mut out = Vec::new();
@@ -96,7 +96,10 @@ fn keep_names_apart(tools: &mut [Tool]) {
 
 /// Reads the tools of a request: its list, and those that the input adds in `additional_tools`
 /// items or as the result of a search of the client.
-pub(super) fn read_all_tools(list: Option<JsonRef<'_>>, input: Option<JsonRef<'_>>) -> Vec<Tool> {
+pub(in crate::dialect::responses) fn read_all_tools(
+    list: Option<JsonRef<'_>>,
+    input: Option<JsonRef<'_>>,
+) -> Vec<Tool> {
     let mut tools = list.map(read_tools).unwrap_or_default();
     let is_adding = |item: &JsonRef<'_>| {
         matches!(item_type(*item).as_str(), "additional_tools" | "tool_search_output")
@@ -205,7 +208,10 @@ fn flatten_namespace(tool: JsonRef<'_>, out: &mut Vec<Tool>) {
 
 /// Reads the tool choice if other dialects can express it. The choice of a hosted tool cannot be
 /// expressed.
-pub(super) fn read_choice(json: JsonRef<'_>, tools: &[Tool]) -> Option<ToolChoice> {
+pub(in crate::dialect::responses) fn read_choice(
+    json: JsonRef<'_>,
+    tools: &[Tool],
+) -> Option<ToolChoice> {
     if let Some(word) = json.str() {
         return match &*word {
             "auto" => Some(ToolChoice::Auto),
@@ -246,7 +252,7 @@ fn read_named_tool(json: JsonRef<'_>, tools: &[Tool]) -> Option<String> {
 }
 
 /// The names of a request's tools by namespace and the name inside it.
-pub(super) struct QualifiedNames<'a> {
+pub(in crate::dialect::responses) struct QualifiedNames<'a> {
     inside: HashMap<(Cow<'a, str>, Cow<'a, str>), &'a str>,
     /// The names of tools that are defined by their types.
     by_type: HashMap<String, &'a str>,
@@ -254,7 +260,7 @@ pub(super) struct QualifiedNames<'a> {
 }
 
 impl<'a> QualifiedNames<'a> {
-    pub(super) fn new(tools: &'a [Tool]) -> Self {
+    pub(in crate::dialect::responses) fn new(tools: &'a [Tool]) -> Self {
         let inside = tools.iter().filter_map(|tool| match tool {
             Tool::Function(tool) => {
                 let space = Cow::Borrowed(tool.namespace.as_deref()?);
@@ -278,12 +284,16 @@ impl<'a> QualifiedNames<'a> {
 
     /// The name that aiproxy uses for the tool of this type; the type itself if the request has no
     /// such tool.
-    pub(super) fn of_type<'t>(&'t self, kind: &'t str) -> &'t str {
+    pub(in crate::dialect::responses) fn of_type<'t>(&'t self, kind: &'t str) -> &'t str {
         self.by_type.get(kind).copied().unwrap_or(kind)
     }
 
     /// The name that aiproxy uses for a tool; `None` if the request has no such tool.
-    pub(super) fn find(&self, namespace: &str, name: &str) -> Option<&'a str> {
+    pub(in crate::dialect::responses) fn find(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> Option<&'a str> {
         self.inside
             .get(&(Cow::Borrowed(namespace), Cow::Borrowed(name)))
             .or_else(|| self.all.get(&*qualified_name(namespace, name)))

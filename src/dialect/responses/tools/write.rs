@@ -5,10 +5,10 @@ use crate::{
     dialect::{
         losses::Losses,
         responses::{
-            client_tools::FOUND_TOOL_NOTE,
             items_read::{DIALECT, write_members},
-            names::ResponsesToolNames,
-            tools_read::{self, NAMESPACE_NOTE},
+            tools::client_tools::FOUND_TOOL_NOTE,
+            tools::names::ResponsesToolNames,
+            tools::read::{self, NAMESPACE_NOTE},
         },
     },
     ir::{
@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Writes the tools, each as JSON text.
-pub(super) fn write_tools(
+pub(in crate::dialect::responses) fn write_tools(
     request: &ChatRequest,
     names: &ResponsesToolNames<'_>,
     losses: &mut Losses,
@@ -193,7 +193,7 @@ fn write_hosted(tool: &HostedTool, losses: &mut Losses) -> Option<String> {
 }
 
 /// Writes the tool choice as JSON text.
-pub(super) fn write_choice(
+pub(in crate::dialect::responses) fn write_choice(
     request: &ChatRequest,
     names: &ResponsesToolNames<'_>,
     losses: &mut Losses,
@@ -205,7 +205,7 @@ pub(super) fn write_choice(
     }
     // The client's own text is used unless the choice has changed since.
     if let Some(original) = request.extras.get(DIALECT, "tool_choice")
-        && tools_read::read_choice(original.json(), &request.tools).as_ref() == Some(choice)
+        && read::read_choice(original.json(), &request.tools).as_ref() == Some(choice)
     {
         return Some(original.text().to_owned());
     }

@@ -7,8 +7,8 @@ use std::borrow::Cow;
 use crate::{
     base::json::{raw::RawJson, reader::JsonRef, writer},
     dialect::responses::{
-        client_arguments,
         items_read::{self, DIALECT, item_type},
+        tools::client_arguments,
     },
     ir::{
         block::{Block, BlockKind, CallKind, ToolCall},
@@ -18,17 +18,17 @@ use crate::{
 };
 
 /// The note on a call or result: the item as the client wrote it.
-pub(super) const ORIGINAL_ITEM_NOTE: &str = "original";
+pub(in crate::dialect::responses) const ORIGINAL_ITEM_NOTE: &str = "original";
 /// The note on a tool that the client's search found: it stands in the result of the search.
-pub(super) const FOUND_TOOL_NOTE: &str = "found";
+pub(in crate::dialect::responses) const FOUND_TOOL_NOTE: &str = "found";
 
 /// A tool that the client runs.
 #[derive(Debug)]
-pub(super) struct ResponsesClientTool {
+pub(in crate::dialect::responses) struct ResponsesClientTool {
     /// The type of the tool, and the name of its function elsewhere.
-    pub(super) name: &'static str,
-    pub(super) call_type: &'static str,
-    pub(super) output_type: &'static str,
+    pub(in crate::dialect::responses) name: &'static str,
+    pub(in crate::dialect::responses) call_type: &'static str,
+    pub(in crate::dialect::responses) output_type: &'static str,
     /// The member of a call with its arguments.
     arguments: &'static str,
     description: &'static str,
@@ -79,28 +79,28 @@ const CLIENT_TOOLS: [ResponsesClientTool; 5] = [
 ];
 
 /// The tool with this type or function name.
-pub(super) fn named(name: &str) -> Option<&'static ResponsesClientTool> {
+pub(in crate::dialect::responses) fn named(name: &str) -> Option<&'static ResponsesClientTool> {
     CLIENT_TOOLS.iter().find(|tool| tool.name == name)
 }
 
 /// The tool whose calls are items of this type.
-pub(super) fn of_call(kind: &str) -> Option<&'static ResponsesClientTool> {
+pub(in crate::dialect::responses) fn of_call(kind: &str) -> Option<&'static ResponsesClientTool> {
     CLIENT_TOOLS.iter().find(|tool| tool.call_type == kind)
 }
 
 /// The tool whose results are items of this type.
-pub(super) fn of_output(kind: &str) -> Option<&'static ResponsesClientTool> {
+pub(in crate::dialect::responses) fn of_output(kind: &str) -> Option<&'static ResponsesClientTool> {
     CLIENT_TOOLS.iter().find(|tool| tool.output_type == kind)
 }
 
 /// The type by which the client defined a tool that it runs.
-pub(super) fn original_type(tool: &Tool) -> Option<String> {
+pub(in crate::dialect::responses) fn original_type(tool: &Tool) -> Option<String> {
     let Tool::Function(tool) = tool else { return None };
     tool.extras.get(DIALECT, ORIGINAL_TOOL_NOTE)?.json().string_at("type")
 }
 
 /// Reads a tool as a function; `None` if the provider runs it.
-pub(super) fn read_tool(json: JsonRef<'_>) -> Option<FunctionTool> {
+pub(in crate::dialect::responses) fn read_tool(json: JsonRef<'_>) -> Option<FunctionTool> {
     let known = named(&item_type(json))?;
     if known.name == "tool_search" && json.string_at("execution").as_deref() != Some("client") {
         return None;
@@ -120,13 +120,13 @@ pub(super) fn read_tool(json: JsonRef<'_>) -> Option<FunctionTool> {
 }
 
 /// The id that joins a call and its result.
-pub(super) fn call_id(item: JsonRef<'_>) -> Option<String> {
+pub(in crate::dialect::responses) fn call_id(item: JsonRef<'_>) -> Option<String> {
     item.non_empty_at("call_id").or_else(|| item.non_empty_at("id"))
 }
 
 impl ResponsesClientTool {
     /// Reads a call; its id is empty if the item has none.
-    pub(super) fn read_call(&self, item: JsonRef<'_>) -> ToolCall {
+    pub(in crate::dialect::responses) fn read_call(&self, item: JsonRef<'_>) -> ToolCall {
         let arguments = match item.get(self.arguments) {
             Some(action) if action.is_object() && self.name == "local_shell" => {
                 writer::object(|o| {
@@ -147,7 +147,10 @@ impl ResponsesClientTool {
     }
 
     /// Reads the content of a result as text and media; the flag says whether the call failed.
-    pub(super) fn read_output(&self, item: JsonRef<'_>) -> (Vec<Block>, bool) {
+    pub(in crate::dialect::responses) fn read_output(
+        &self,
+        item: JsonRef<'_>,
+    ) -> (Vec<Block>, bool) {
         if self.name == "tool_search" {
             return (vec![Block::text(found_tools_text(item))], false);
         }
@@ -168,7 +171,11 @@ impl ResponsesClientTool {
     }
 
     /// Writes the members of a call item that hold its arguments.
-    pub(super) fn write_arguments(&self, o: &mut writer::ObjectWriter<'_>, text: &str) {
+    pub(in crate::dialect::responses) fn write_arguments(
+        &self,
+        o: &mut writer::ObjectWriter<'_>,
+        text: &str,
+    ) {
         match self.name {
             "tool_search" => {
                 o.str("execution", "client");

@@ -21,7 +21,7 @@ use crate::{
 const MAX_NAME_LEN: usize = 64;
 
 /// The names under which a request's tools are sent.
-pub(super) struct ResponsesToolNames<'a> {
+pub(in crate::dialect::responses) struct ResponsesToolNames<'a> {
     /// The namespaces by aiproxy's tool name.
     namespaces: HashMap<&'a str, Cow<'a, str>>,
     /// The names inside the namespace that do not follow from the tool's name.
@@ -31,7 +31,7 @@ pub(super) struct ResponsesToolNames<'a> {
 }
 
 impl<'a> ResponsesToolNames<'a> {
-    pub(super) fn from_request(request: &'a ChatRequest) -> Self {
+    pub(in crate::dialect::responses) fn from_request(request: &'a ChatRequest) -> Self {
         let mut names = Self {
             namespaces: HashMap::new(),
             inner_names: HashMap::new(),
@@ -83,12 +83,12 @@ impl<'a> ResponsesToolNames<'a> {
     }
 
     /// The namespace of a tool.
-    pub(super) fn namespace(&self, name: &str) -> Option<&str> {
+    pub(in crate::dialect::responses) fn namespace(&self, name: &str) -> Option<&str> {
         self.namespaces.get(name).map(|space| &**space)
     }
 
     /// The name to send, without its namespace.
-    pub(super) fn wire_name<'n>(&'n self, name: &'n str) -> &'n str {
+    pub(in crate::dialect::responses) fn wire_name<'n>(&'n self, name: &'n str) -> &'n str {
         if let Some(inner) = self.inner_names.get(name) {
             return inner;
         }
@@ -98,20 +98,23 @@ impl<'a> ResponsesToolNames<'a> {
         self.renamed.wire_name(name)
     }
 
-    pub(super) fn is_custom(&self, name: &str) -> bool {
+    pub(in crate::dialect::responses) fn is_custom(&self, name: &str) -> bool {
         self.custom_tools.contains(name)
     }
 
     /// Returns the renamed tools for the reader of the answer, which also needs to know which tools
     /// are in namespaces.
-    pub(super) fn into_renamed(self) -> Vec<(String, String)> {
+    pub(in crate::dialect::responses) fn into_renamed(self) -> Vec<(String, String)> {
         let inside = self.namespaces.into_keys().map(|name| (name.to_owned(), name.to_owned()));
         self.renamed.into_pairs().into_iter().chain(inside).collect()
     }
 }
 
 /// A name inside its namespace.
-pub(super) fn strip_namespace<'a>(namespace: &str, name: &'a str) -> &'a str {
+pub(in crate::dialect::responses) fn strip_namespace<'a>(
+    namespace: &str,
+    name: &'a str,
+) -> &'a str {
     name.strip_prefix(namespace).and_then(|rest| rest.strip_prefix("__")).unwrap_or(name)
 }
 
@@ -124,7 +127,7 @@ fn is_valid_name(name: &str) -> bool {
 }
 
 /// Shortens a call id if necessary; the result is the same for the call and its result.
-pub(super) fn to_valid_call_id(id: &str) -> Cow<'_, str> {
+pub(in crate::dialect::responses) fn to_valid_call_id(id: &str) -> Cow<'_, str> {
     if id.len() <= MAX_NAME_LEN {
         return Cow::Borrowed(id);
     }
