@@ -33,7 +33,7 @@ pub enum ActionMessage {
     CannotReplay {
         op: Op,
     },
-    /// What was learned of so many models was forgotten.
+    /// What was learned of a number of models was forgotten.
     Forgotten {
         models: usize,
     },

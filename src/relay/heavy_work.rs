@@ -1,5 +1,5 @@
 //! Work on large bodies, which takes more than a few milliseconds: it leaves the runtime's threads
-//! to others, and only so many pieces of it run at a time.
+//! to others, and only as many pieces run at a time as there are cores.
 
 use std::{sync::LazyLock, thread};
 

@@ -1,4 +1,4 @@
-//! What a client's connection is doing: for its timeouts, and to find one that can give way.
+//! What a client's connection is doing: for its timeouts, and to find one that may be closed.
 
 use std::{
     sync::{

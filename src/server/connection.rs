@@ -141,7 +141,7 @@ async fn serve_http1(
     }
 }
 
-/// Whether a connection whose token was cancelled ends at once: it gives way to another. At a stop,
+/// Whether a connection whose token was cancelled ends at once: it makes room for another. At a stop,
 /// and if a request has begun in the meantime, it ends in order.
 fn must_give_way(slot: &ConnectionSlot, stop: &CancellationToken) -> bool {
     !stop.is_cancelled() && slot.activity.phase().0 != Phase::Busy

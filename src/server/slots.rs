@@ -1,5 +1,5 @@
 //! The places for client connections. If none is free, the connection that has been idle for the
-//! longest time gives way, so that idle and silent clients cannot shut others out.
+//! longest time is closed, so that idle and silent clients cannot shut others out.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -33,7 +33,7 @@ pub struct ConnectionSlot {
     number: u64,
     /// What the connection is doing.
     pub activity: Arc<ConnActivity>,
-    /// Cancelled when the connection must give way, and when the listener stops: one token, because
+    /// Cancelled when the connection must make room for another, and when the listener stops: one token, because
     /// a connection looks at it with every event.
     pub close: CancellationToken,
     _permit: OwnedSemaphorePermit,

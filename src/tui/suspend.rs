@@ -34,7 +34,7 @@ mod job_control {
 
     /// Stops this process or the whole job until it is continued.
     pub(in crate::tui) fn stop(whole_job: bool) {
-        // If the system refuses, the dashboard goes on.
+        // If the system refuses, the dashboard stays.
         let stopped = if whole_job {
             process::kill_current_process_group(Signal::STOP)
         } else {

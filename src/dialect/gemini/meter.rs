@@ -162,7 +162,7 @@ mod tests {
         );
     }
 
-    /// Code execution streams a finish reason with each result and goes on.
+    /// Code execution streams a finish reason with each result and continues.
     #[test]
     fn content_after_a_finish_reason_counts() {
         let mut meter = ContentMeter::default();

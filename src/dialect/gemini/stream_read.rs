@@ -127,7 +127,7 @@ impl ContentStreamReader {
         candidate: &GeminiCandidate<'_>,
         out: &mut Vec<ChatEvent>,
     ) -> Result<(), Box<Fault>> {
-        // Code execution streams a finish reason with each result and goes on, so that only the end
+        // Code execution streams a finish reason with each result and continues, so that only the end
         // of the body ends the answer.
         let parts = candidate.content.and_then(|content| field_names::member(content, "parts"));
         for part in parts.into_iter().flat_map(field_names::elements) {

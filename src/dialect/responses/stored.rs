@@ -243,7 +243,7 @@ fn summary_text(answer: &ChatResponse) -> String {
     texts.collect::<Vec<_>>().join("\n")
 }
 
-/// The message with which a conversation goes on after its compaction by this answer.
+/// The message with which a conversation continues after its compaction by this answer.
 #[must_use]
 pub fn summary_message(answer: &ChatResponse) -> ChatMessage {
     let text = format!("{SUMMARY_INTRO}{}", summary_text(answer));

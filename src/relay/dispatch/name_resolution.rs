@@ -186,7 +186,7 @@ fn restrict_to_owner(
             }
             context.request.owner = Some((upstream, key));
         }
-        // Where there are several projects, it may be another's. A single project goes on with the
+        // Where there are several projects, it may be another's. A single project continues the
         // responses that its provider stored without aiproxy.
         None => {
             let is_single = context.generation.settings.projects.len() <= 1;

@@ -19,7 +19,7 @@ use crate::{
 
 /// The note on a call or result: the item as the client wrote it.
 pub(in crate::dialect::responses) const ORIGINAL_ITEM_NOTE: &str = "original";
-/// The note on a tool that the client's search found: it stands in the result of the search.
+/// The note on a tool that the client's search found: it is part of the result of the search.
 pub(in crate::dialect::responses) const FOUND_TOOL_NOTE: &str = "found";
 
 /// A tool that the client runs.

@@ -65,7 +65,7 @@ pub(in crate::dialect::responses) fn write_tools(
     out
 }
 
-/// Whether the tool stands in the result of the client's search already.
+/// Whether the tool is part of the result of the client's search already.
 fn is_found(tool: &Tool) -> bool {
     tool.extras().is_some_and(|extras| extras.get(DIALECT, FOUND_TOOL_NOTE).is_some())
 }
