@@ -285,6 +285,29 @@ impl WrittenEndpoints {
         }
     }
 
+    /// Reports an address that belongs to another provider than the preset.
+    fn check_other_provider(
+        &self,
+        url: &Located<String>,
+        preset: &Preset,
+        report: &mut Report,
+    ) -> Option<()> {
+        let Some(other) = known_address::find(&url.value) else { return Some(()) };
+        let (name, title) = (&other.name, &other.title);
+        let text = format!(
+            "`{}.base_url` is the address of {title}, and the preset that of {}",
+            self.path, preset.title
+        );
+        let help = Some(format!("write preset = \"{name}\""));
+        let dialects = self.requested_dialects().unwrap_or(vec![preset.endpoints[0].dialect]);
+        if dialects.into_iter().any(|dialect| other.lacks(dialect)) {
+            report.error(&url.span, text, help);
+            return None;
+        }
+        report.warn(&url.span, text, help);
+        Some(())
+    }
+
     /// Moves the endpoints of a preset to another address, with all endpoints at or below the base
     /// URL of its first one.
     fn rebased_endpoints(
@@ -294,6 +317,7 @@ impl WrittenEndpoints {
         report: &mut Report,
     ) -> Option<Vec<DialectEndpoint>> {
         let first = &preset.endpoints[0];
+        self.check_other_provider(url, preset, report)?;
         let first_moved = self.endpoint(url, first.dialect, Some(preset), report)?;
         let dialects = self.requested_dialects().unwrap_or_else(|| {
             preset
