@@ -73,12 +73,16 @@ const LAYERS: &[(&str, &[&str])] = &[
 /// Each entry of `src/relay` and the entries that it may import. `handler` and `mod` may import all.
 const RELAY_LAYERS: &[(&str, &[&str])] = &[
     ("state", &[]),
+    ("heavy_work", &[]),
     ("observe", &["state"]),
     ("request", &["engine", "observe", "state"]),
     ("record", &["request", "engine", "observe", "state"]),
     ("context", &["record", "request", "engine", "observe", "state"]),
-    ("attempt", &["context", "record", "request", "engine", "observe", "state"]),
-    ("dispatch", &["attempt", "context", "record", "request", "engine", "observe", "state"]),
+    ("attempt", &["context", "record", "request", "engine", "observe", "heavy_work", "state"]),
+    (
+        "dispatch",
+        &["attempt", "context", "record", "request", "engine", "observe", "heavy_work", "state"],
+    ),
     (
         "response",
         &["dispatch", "attempt", "context", "record", "request", "engine", "observe", "state"],
