@@ -43,6 +43,20 @@ pub(super) fn read_content(json: Option<JsonRef<'_>>) -> Vec<Block> {
     }
 }
 
+/// Reads an answer's content. The summary that the provider made of the conversation before it
+/// answered is no part of what the model says; in a request it stands for the earlier messages.
+pub(super) fn read_answer(json: Option<JsonRef<'_>>) -> Vec<Block> {
+    let Some(list) = json.filter(|json| json.is_array()) else { return read_content(json) };
+    let is_summary = |block: JsonRef<'_>| {
+        block.get("type").and_then(JsonRef::str).is_some_and(|kind| kind == "compaction")
+    };
+    list.items()
+        .filter_map(
+            |block| if is_summary(block) { Some(foreign_block(block)) } else { read_block(block) },
+        )
+        .collect()
+}
+
 /// Reads a block. A bare string counts as a text block; any other non-object gives `None`.
 pub(super) fn read_block(json: JsonRef<'_>) -> Option<Block> {
     if let Some(text) = json.str() {

@@ -43,7 +43,7 @@ pub(super) fn read_response(
     {
         json_body::required_list(json, "content")?;
     }
-    let mut blocks = blocks_read::read_content(content);
+    let mut blocks = blocks_read::read_answer(content);
     let mut call_ids = AnswerCallIds::new(&context.call_id_seed);
     for block in &mut blocks {
         if let BlockKind::ToolCall(call) = &mut block.kind {

@@ -12,6 +12,7 @@ use crate::{
             read_part,
         },
         stored,
+        tools::additional::ADDITIONAL_TOOLS,
         tools::client_tools::{self, ORIGINAL_ITEM_NOTE},
         tools::read::QualifiedNames,
     },
@@ -31,6 +32,9 @@ pub(super) struct InputItemsReader<'a> {
     messages: Vec<ChatMessage>,
     /// The names of the calls so far, by their ids.
     call_names: HashMap<String, String>,
+    /// The id of the provider's own search for tools whose result has not been read. Such a result
+    /// has an id of its own and none of its call.
+    open_search: Option<String>,
 }
 
 impl<'a> InputItemsReader<'a> {
@@ -41,6 +45,7 @@ impl<'a> InputItemsReader<'a> {
             system: Vec::new(),
             messages: Vec::new(),
             call_names: HashMap::new(),
+            open_search: None,
         }
     }
 
@@ -97,16 +102,16 @@ impl<'a> InputItemsReader<'a> {
             }
             "compaction_trigger" => self.compacts = true,
             // Its tools are read as if they stood in `tools`.
-            "additional_tools" => {}
+            ADDITIONAL_TOOLS => {}
             _ if client_tools::of_call(&kind)
                 .is_some_and(|_| client_tools::call_id(item).is_some()) =>
             {
                 self.read_client_call(item, &kind);
             }
-            _ if client_tools::of_output(&kind)
-                .is_some_and(|_| client_tools::call_id(item).is_some()) =>
-            {
-                self.read_client_result(item, &kind);
+            _ if client_tools::of_output(&kind).is_some() => {
+                if !self.read_client_result(item, &kind) {
+                    self.push_result_block(foreign_item(item));
+                }
             }
             _ if kind.ends_with("_output") || kind == "mcp_approval_response" => {
                 self.push_result_block(foreign_item(item));
@@ -205,16 +210,22 @@ impl<'a> InputItemsReader<'a> {
         let mut call = tool.read_call(item);
         self.qualified_names.of_type(tool.name).clone_into(&mut call.name);
         self.call_names.insert(call.id.clone(), call.name.clone());
+        if item.non_empty_at("call_id").is_none() {
+            self.open_search = (tool.name == "tool_search").then(|| call.id.clone());
+        }
         let mut block = Block::new(BlockKind::ToolCall(call));
         block.extras.push_dialect_only(DIALECT, ORIGINAL_ITEM_NOTE, RawJson::from_json(item));
         self.push_assistant_block(block);
     }
 
-    fn read_client_result(&mut self, item: JsonRef<'_>, kind: &str) {
-        let (Some(tool), Some(call)) = (client_tools::of_output(kind), client_tools::call_id(item))
-        else {
-            return;
+    /// Returns false if the call of the result is unknown.
+    fn read_client_result(&mut self, item: JsonRef<'_>, kind: &str) -> bool {
+        let Some(tool) = client_tools::of_output(kind) else { return false };
+        let call = match item.non_empty_at("call_id") {
+            None if tool.name == "tool_search" => self.open_search.take(),
+            _ => client_tools::call_id(item),
         };
+        let Some(call) = call else { return false };
         let (content, is_error) = tool.read_output(item);
         let mut block = Block::new(BlockKind::ToolResult(ToolResult {
             call,
@@ -225,6 +236,7 @@ impl<'a> InputItemsReader<'a> {
         }));
         block.extras.push_dialect_only(DIALECT, ORIGINAL_ITEM_NOTE, RawJson::from_json(item));
         self.push_result_block(block);
+        true
     }
 
     fn read_result(

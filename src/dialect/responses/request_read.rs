@@ -10,7 +10,7 @@ use crate::{
         input_read::InputItemsReader,
         items_read::DIALECT,
         stored,
-        tools::read,
+        tools::{additional, read},
     },
     ir::{
         block::Block,
@@ -73,6 +73,7 @@ pub(super) fn read_request(body: &[u8]) -> Result<ChatRequest, ProxyError> {
     request.extras.push_dialect_only(DIALECT, "dialect", RawJson::string("responses"));
     let tools = root.get("tools").map(|list| expect_array(list, "tools")).transpose()?;
     request.tools = read::read_all_tools(tools, root.get("input"));
+    additional::remember(&mut request.extras, root.get("input"));
     for (key, value) in root.members().filter(|(_, value)| value.kind() != "null") {
         read_field(&mut request, key, value)?;
         if ECHOED_FIELDS.contains(&key) {

@@ -9,6 +9,7 @@ use crate::{
             input_write::InputItemsWriter,
             items_read::{DIALECT, ITEM_NOTE},
             request_read::{INCLUDE_ENCRYPTED_REASONING, INCLUDE_LOGPROBS, UNOFFICIAL_SETTINGS},
+            tools::additional,
             tools::names::ResponsesToolNames,
             tools::write,
         },
@@ -31,7 +32,7 @@ pub(super) fn write_request(request: &ChatRequest, traits: &TargetTraits) -> Enc
     let tools = write::write_tools(request, &names, &mut losses);
     let mut items = InputItemsWriter::new(request, &names, traits, &mut losses);
     items.write_all();
-    let input = items.items;
+    let input = additional::put_back(&request.extras, items.items);
     let settings = &request.settings;
     let same_dialect = request.extras.is_from(DIALECT);
     let body = writer::object(|o| {

@@ -1,5 +1,6 @@
 //! Tools of requests, and the names that their calls have.
 
+pub(super) mod additional;
 pub(super) mod client_arguments;
 pub(super) mod client_tools;
 pub(super) mod names;

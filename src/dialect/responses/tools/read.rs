@@ -11,6 +11,7 @@ use crate::{
         renamed_tools::NameNumbers,
         responses::{
             items_read::{DIALECT, item_type, qualified_name},
+            tools::additional::ADDITIONAL_TOOLS,
             tools::client_tools::{self, FOUND_TOOL_NOTE},
         },
     },
@@ -102,7 +103,7 @@ pub(in crate::dialect::responses) fn read_all_tools(
 ) -> Vec<Tool> {
     let mut tools = list.map(read_tools).unwrap_or_default();
     let is_adding = |item: &JsonRef<'_>| {
-        matches!(item_type(*item).as_str(), "additional_tools" | "tool_search_output")
+        matches!(item_type(*item).as_str(), ADDITIONAL_TOOLS | "tool_search_output")
     };
     let mut adding = input.into_iter().flat_map(JsonRef::items).filter(is_adding).peekable();
     if adding.peek().is_some() {

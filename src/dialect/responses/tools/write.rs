@@ -6,6 +6,7 @@ use crate::{
         losses::Losses,
         responses::{
             items_read::{DIALECT, write_members},
+            tools::additional,
             tools::client_tools::FOUND_TOOL_NOTE,
             tools::names::ResponsesToolNames,
             tools::read::{self, NAMESPACE_NOTE},
@@ -27,7 +28,11 @@ pub(in crate::dialect::responses) fn write_tools(
     losses: &mut Losses,
 ) -> Vec<String> {
     let mut out: Vec<String> = Vec::new();
-    let written: Vec<&Tool> = request.tools.iter().filter(|tool| !is_found(tool)).collect();
+    let written: Vec<&Tool> = request
+        .tools
+        .iter()
+        .filter(|tool| !is_found(tool) && !additional::has(&request.extras, tool))
+        .collect();
     let mut rest = written.as_slice();
     while let Some((&tool, after)) = rest.split_first() {
         let namespace = tool.name().and_then(|name| names.namespace(name));
