@@ -1,6 +1,6 @@
 //! Handles one request: reads it, dispatches it and answers it.
 
-use std::{pin::Pin, sync::Arc};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
@@ -59,9 +59,7 @@ pub async fn serve(
     let permit = match take_place(engine, &generation, &head.caller.project) {
         Ok(permit) => permit,
         Err(message) => {
-            let error = ProxyError::new(ProxyErrorKind::Overloaded, message)
-                .retry_after(Some(std::time::Duration::from_secs(1)));
-            return response::error_response(dialect, id, &error);
+            return response::error_response(dialect, id, &no_place(message));
         }
     };
     let received = match read::read_request(engine, &generation, head, body).await {
@@ -72,6 +70,29 @@ pub async fn serve(
         }
     };
     start(engine, generation, received, permit).await
+}
+
+/// Serves a request whose body did not come over HTTP.
+pub async fn serve_bytes(
+    engine: &Arc<Engine>,
+    head: RequestHead,
+    body: Bytes,
+) -> Response<ResponseBody> {
+    let (dialect, id) = (head.endpoint.dialect, head.id);
+    let generation = engine.generation();
+    let refuse = |error: ProxyError| response::error_response(dialect, id, &error);
+    let permit = match take_place(engine, &generation, &head.caller.project) {
+        Ok(permit) => permit,
+        Err(message) => return refuse(no_place(message)),
+    };
+    match read::from_bytes(engine, &generation, head, body, None) {
+        Ok(received) => start(engine, generation, received, permit).await,
+        Err(error) => refuse(error),
+    }
+}
+
+fn no_place(message: String) -> ProxyError {
+    ProxyError::new(ProxyErrorKind::Overloaded, message).retry_after(Some(Duration::from_secs(1)))
 }
 
 /// Takes a place among the requests in flight.

@@ -26,7 +26,7 @@ pub(in crate::relay) async fn place_for(bytes: usize) -> Option<SemaphorePermit<
 
 /// Runs work on a body of this size. For a large one, the other tasks of this thread move to
 /// another.
-pub(in crate::relay) fn run<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
+pub fn run<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
     if bytes >= HEAVY_BYTES && has_other_threads() {
         return tokio::task::block_in_place(work);
     }

@@ -6,7 +6,7 @@ pub mod context;
 pub mod dispatch;
 pub mod engine;
 pub mod handler;
-mod heavy_work;
+pub mod heavy_work;
 pub mod observe;
 pub mod record;
 pub mod request;

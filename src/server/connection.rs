@@ -9,6 +9,7 @@ use std::{
 };
 
 use bytes::BytesMut;
+use http::header;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
@@ -25,6 +26,7 @@ use crate::server::{
     slots::ConnectionSlot,
     state::ServerState,
     unread_streams::UnreadStreams,
+    websocket::{SessionTimes, UpgradeSlot},
 };
 
 /// Maximum size of one read. Large reads let a big body arrive in one piece, which need not be
@@ -91,8 +93,13 @@ async fn serve_http1(
     deadlines: &ConnTimeouts,
 ) {
     let conn_activity = Arc::clone(&deadlines.activity);
-    let service = service_fn(move |request: hyper::Request<Incoming>| {
+    let upgrade = UpgradeSlot::default();
+    let slot_of_requests = upgrade.clone();
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         let (server, activity) = (Arc::clone(&server), Arc::clone(&conn_activity));
+        if request.headers().contains_key(header::UPGRADE) {
+            request.extensions_mut().insert(slot_of_requests.clone());
+        }
         // Boxed because this future is large and ends when the response begins, while the memory
         // of the connection's own future lasts as long as the connection.
         Box::pin(service::serve_request(server, request, peer, activity))
@@ -133,6 +140,14 @@ async fn serve_http1(
         }
     }
     deadlines.activity.record_end();
+    if let Some(session) = upgrade.take() {
+        let parts = connection.into_parts();
+        let times = SessionTimes { ping: deadlines.keepalive, unread: deadlines.stall_timeout };
+        let end = (slot.close.clone(), times);
+        // Boxed because it is large and rare.
+        let io = parts.io.into_inner();
+        return Box::pin(session.run(io, parts.read_buf, &deadlines.activity, end)).await;
+    }
     let limit = if stop.is_cancelled() { STOPPING_LINGER } else { MAX_LINGER };
     let rest = linger(connection.into_parts().io.into_inner());
     tokio::select! {

@@ -14,3 +14,4 @@ pub mod service;
 pub mod slots;
 pub mod state;
 mod unread_streams;
+mod websocket;

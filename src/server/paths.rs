@@ -27,6 +27,8 @@ pub enum Route {
     LoadedModels,
     /// A query about routing itself.
     RoutingApi(RoutingQuery),
+    /// Responses over a WebSocket.
+    WebSocket(Endpoint),
     /// A response that was created earlier.
     StoredResponse {
         id: String,

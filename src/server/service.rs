@@ -18,6 +18,7 @@ use crate::server::{
     activity::{ConnActivity, OpenRequest},
     routes::{builtin, health, routing_api, stored_responses},
     state::ServerState,
+    websocket,
 };
 use crate::{
     base::{id::RequestId, sanitize},
@@ -74,7 +75,10 @@ async fn handle(
     let generation = server.engine.generation();
     let settings = Arc::clone(&generation.settings);
     drop(generation);
-    let routed = paths::route(&parts.method, parts.uri.path(), parts.uri.query());
+    let websocket = websocket::route(&parts);
+    let is_websocket = websocket.is_some();
+    let routed = websocket
+        .unwrap_or_else(|| paths::route(&parts.method, parts.uri.path(), parts.uri.query()));
     let dialect = error_dialect(&routed, &parts.headers);
     let refuse = |error: ProxyError| {
         tracing::debug!(request = %id, %peer, error = %error.message, "request refused");
@@ -86,8 +90,13 @@ async fn handle(
             "aiproxy is no forward proxy",
         ));
     }
-    let allowed = match check_request(&parts.headers, &parts.uri, parts.version, &settings, dialect)
-    {
+    let checked = check_request(
+        (&parts.headers, &parts.uri, parts.version),
+        &settings,
+        dialect,
+        is_websocket,
+    );
+    let allowed = match checked {
         Ok(allowed) => allowed,
         Err(error) => return refuse(error),
     };
@@ -143,15 +152,15 @@ fn error_dialect(routed: &Result<RoutedPath, NotFound>, headers: &HeaderMap) -> 
 
 /// Checks Host, Origin, upgrades and loops; the credential is checked after the path.
 fn check_request(
-    map: &HeaderMap,
-    uri: &http::Uri,
-    version: Version,
+    (map, uri, version): (&HeaderMap, &http::Uri, Version),
     settings: &Settings,
     dialect: Dialect,
+    is_websocket: bool,
 ) -> Result<Option<AllowedOrigin>, ProxyError> {
     host::check_host(map, uri, version == Version::HTTP_2, &settings.server.trusted_hosts)?;
     let allowed = origin::check_origin(map, &settings.server.allowed_origins)?;
-    if map.contains_key(header::UPGRADE)
+    if !is_websocket
+        && map.contains_key(header::UPGRADE)
         && version == Version::HTTP_11
         && map.get(header::UPGRADE).is_some_and(|v| !v.as_bytes().eq_ignore_ascii_case(b"h2c"))
     {
@@ -160,7 +169,7 @@ fn check_request(
         let status = if dialect == Dialect::Responses { 426 } else { 400 };
         return Err(ProxyError::new(
             ProxyErrorKind::UpgradeRequired,
-            "aiproxy does not switch protocols (no WebSocket here)",
+            "aiproxy switches protocols only for a WebSocket at /v1/responses",
         )
         .status(status));
     }
@@ -299,6 +308,9 @@ async fn respond(
                 owner: None,
             };
             handler::serve(&server.engine, head, body).await
+        }
+        Route::WebSocket(endpoint) => {
+            websocket::accept(server, id, endpoint, caller, (parts, query))
         }
         Route::Models { id: model, gemini } => {
             let list_dialect = if gemini || parts.headers.contains_key("x-goog-api-key") {

@@ -48,3 +48,4 @@ mod streams;
 mod support;
 mod terminal;
 mod translate;
+mod websocket;

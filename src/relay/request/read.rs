@@ -69,17 +69,17 @@ pub async fn read_request(
     )
 }
 
-/// Reads a stored body as the request that it was.
+/// Reads a body that did not come over HTTP. `replay_of` is the request that it repeats.
 ///
 /// # Errors
 ///
 /// As [`read_request`].
-pub(in crate::relay) fn from_replay(
+pub(in crate::relay) fn from_bytes(
     engine: &Engine,
     generation: &Generation,
     head: RequestHead,
     body: Bytes,
-    of: RequestId,
+    replay_of: Option<RequestId>,
 ) -> Result<ReceivedRequest, ProxyError> {
     let (at, received) = (engine.clock.unix(), engine.clock.mono());
     let limits = request_limits(generation);
@@ -88,7 +88,7 @@ pub(in crate::relay) fn from_replay(
         return Err(buffer_full(limits.buffer_limit));
     }
     parse_request(
-        UnparsedBody { at, received, raw: body, replay_of: Some(of) },
+        UnparsedBody { at, received, raw: body, replay_of },
         head,
         (generation, &limits),
         reservation,

@@ -51,7 +51,7 @@ pub(in crate::relay) fn read_replay(
     let caller = Caller { project, program, addr: std::net::Ipv4Addr::LOCALHOST.into() };
     let head =
         RequestHead { id, endpoint, caller, method: Method::POST, query, headers, owner: None };
-    read::from_replay(engine, generation, head, body, of).map_err(|error| error.message)
+    read::from_bytes(engine, generation, head, body, Some(of)).map_err(|error| error.message)
 }
 
 fn replace_model(body: &[u8], model: String) -> Result<Bytes, String> {

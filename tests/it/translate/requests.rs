@@ -153,17 +153,6 @@ fn accept_alone_asks_for_a_stream_unless_the_body_says_no() {
 }
 
 #[test]
-fn a_websocket_for_responses_is_declined_at_once() {
-    let (_upstream, proxy) = proxy_before("openai", vec![full_scene("openai", "never")]);
-    let request = Request::get("/v1/responses")
-        .header("connection", "Upgrade")
-        .header("upgrade", "websocket")
-        .header("sec-websocket-version", "13");
-    let answer = proxy.send(&request.header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="));
-    assert_eq!(answer.status, 426, "{}", answer.text());
-}
-
-#[test]
 fn a_keyless_listener_serves_its_dialects_and_keeps_every_other_guard() {
     let upstream = Upstream::start(vec![full_scene("openai", "hello")]);
     let port = TcpListener::bind("127.0.0.1:0")
