@@ -43,6 +43,6 @@ pub use ingress::{ChatEndpoint, Ingress, ResponseSpec, StreamWriter};
 pub use losses::Loss;
 pub use meter::{AnswerSummary, Meter, MeterEvent};
 pub use model_list::ModelEntry;
-pub use responses::{stored, stored_events};
+pub use responses::{stored, stored_events, warm_up};
 
 pub use crate::base::framing::Framing;

@@ -13,7 +13,7 @@ use crate::support::{
     upstream::{Gate, Scene, Upstream},
 };
 
-struct Client(WebSocket<TcpStream>);
+pub(crate) struct Client(WebSocket<TcpStream>);
 
 fn try_connect(
     proxy: &Proxy,
@@ -37,19 +37,19 @@ fn try_connect(
     }
 }
 
-fn connect(proxy: &Proxy) -> Client {
+pub(crate) fn connect(proxy: &Proxy) -> Client {
     let key = format!("Bearer {CLIENT_KEY}");
     try_connect(proxy, "/v1/responses", &[("authorization", &key)])
         .unwrap_or_else(|(status, body)| panic!("{status} {body}"))
 }
 
 impl Client {
-    fn send(&mut self, message: &Value) {
+    pub(crate) fn send(&mut self, message: &Value) {
         self.0.send(Message::text(message.to_string())).expect("sent");
     }
 
     /// Sends a request with `response.create`.
-    fn create(&mut self, more: &Value) {
+    pub(crate) fn create(&mut self, more: &Value) {
         let mut message = json!({"type": "response.create", "model": "m", "store": false});
         let members = more.as_object().expect("an object").clone();
         message.as_object_mut().expect("an object").extend(members);
@@ -67,7 +67,7 @@ impl Client {
     }
 
     /// Reads events up to the end of a response or an error.
-    fn response(&mut self) -> Vec<Value> {
+    pub(crate) fn response(&mut self) -> Vec<Value> {
         let mut events = Vec::new();
         loop {
             events.push(self.next());

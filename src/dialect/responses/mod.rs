@@ -23,6 +23,7 @@ mod stream_write;
 #[cfg(test)]
 mod tests;
 mod tools;
+pub mod warm_up;
 
 use bytes::Bytes;
 use http::StatusCode;

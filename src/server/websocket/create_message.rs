@@ -12,7 +12,8 @@ use crate::{
 };
 
 /// Members of a message that a request over HTTP does not have.
-const MESSAGE_MEMBERS: [&str; 5] = ["background", "generate", "stream", "stream_id", "type"];
+const MESSAGE_MEMBERS: [&str; 6] =
+    ["background", "generate", "stream", "stream_id", "stream_options", "type"];
 
 /// A request, as it is sent over HTTP.
 #[derive(Debug)]

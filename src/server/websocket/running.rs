@@ -1,6 +1,6 @@
 //! One response while it runs: a stream of the messages that the client gets.
 
-use std::{borrow::Cow, collections::VecDeque, pin::Pin};
+use std::{borrow::Cow, pin::Pin};
 
 use bytes::Bytes;
 use futures_util::{Stream, stream};
@@ -12,7 +12,10 @@ use crate::server::activity::OpenRequest;
 use crate::{
     base::{
         framing::{FrameSplitter, Framing, splitter::NextFrame, sse},
-        json::{reader, writer},
+        json::{
+            reader::{self, JsonRef},
+            writer,
+        },
     },
     relay::response::ResponseBody,
 };
@@ -72,20 +75,6 @@ pub(super) fn run(
     Box::pin(stream::unfold((begin, stream_id, open), |(state, stream_id, open)| async move {
         let (kind, state) = next(state).await?;
         Some((Output::new(kind, &stream_id), (state, stream_id, open)))
-    }))
-}
-
-/// The messages of a response that is there already.
-pub(super) fn finished(
-    messages: Vec<String>,
-    stream_id: Option<String>,
-    open: OpenRequest,
-) -> Outputs {
-    let texts = messages.into_iter().map(|text| OutputKind::Message(text.into()));
-    let kinds: VecDeque<OutputKind> = texts.chain([OutputKind::End]).collect();
-    Box::pin(stream::unfold((kinds, stream_id, open), |(mut kinds, stream_id, open)| async move {
-        let output = Output::new(kinds.pop_front()?, &stream_id);
-        Some((output, (kinds, stream_id, open)))
     }))
 }
 
@@ -192,18 +181,22 @@ fn with_id(message: &Utf8Bytes, stream_id: &str) -> Utf8Bytes {
     text.into()
 }
 
-/// Reads the error of a response into the message for it.
+/// Reads the error of a response into the message for it, which always has a code.
 async fn read_error(response: Response<ResponseBody>) -> String {
     let status = response.status().as_u16();
     let body = http_body_util::Limited::new(response.into_body(), MAX_ERROR_BYTES);
     let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-    let error = reader::parse(&body).ok().and_then(|root| root.get("error"));
-    writer::object(|o| {
-        o.str("type", "error").num("status", status);
-        match error {
-            Some(error) => o.raw_text("error", error.text()),
-            None => o.null("error"),
-        };
+    let root = reader::parse(&body).ok();
+    let error = root.and_then(|root| root.get("error"));
+    error_message(status, |o| {
+        for (key, value) in error.into_iter().flat_map(JsonRef::members) {
+            if key != "code" {
+                o.json(key, value);
+            }
+        }
+        let word = |name: &str| error.and_then(|error| error.non_empty_at(name));
+        let code = word("code").or_else(|| word("type"));
+        o.str("code", code.as_deref().unwrap_or("server_error"));
     })
 }
 

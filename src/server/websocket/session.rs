@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt, stream::SelectAll};
-use http::{HeaderMap, Method};
+use http::{HeaderMap, Method, Response};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::{Instant, sleep_until, timeout},
@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     conversation::Conversations,
-    create_message::{self, CreateMessage},
+    create_message,
     running::{self, Output, OutputKind, Outputs},
 };
 use crate::server::{
@@ -33,10 +33,8 @@ use crate::server::{
     state::ServerState,
 };
 use crate::{
-    base::{
-        id::RequestId,
-        json::{reader, writer},
-    },
+    base::{id::RequestId, json::reader},
+    dialect::warm_up,
     ir::{
         fault::{ProxyError, ProxyErrorKind},
         op::Dialect,
@@ -47,7 +45,7 @@ use crate::{
             proxy_request::{Caller, Endpoint},
             read::RequestHead,
         },
-        response,
+        response::{self, ResponseBody},
     },
 };
 
@@ -225,46 +223,54 @@ impl WebSocketSession {
         activity: &Arc<ConnActivity>,
     ) {
         let Some(message) = responses.next_waiting(&stream_id) else { return };
-        let id = RequestId::new(self.server.engine.clock.unix());
+        let now = self.server.engine.clock.unix();
+        let id = RequestId::new(now);
         let open = OpenRequest::begin(activity);
         let conversations = &responses.conversations;
         let request = self.current_caller().and_then(|caller| {
             let read = || create_message::read(&message, conversations);
             Ok((caller, heavy_work::run(message.len(), read)?))
         });
-        let (caller, request) = match request {
-            Ok(request) => request,
+        let mut running = RunningRequest::default();
+        let outputs = match request {
+            Ok((caller, request)) if request.generates => {
+                running = RunningRequest { input: request.input, is_stored: request.is_stored };
+                let head = self.request_head(id, caller);
+                let server = Arc::clone(&self.server);
+                let served =
+                    async move { handler::serve_bytes(&server.engine, head, request.body).await };
+                running::run(served, stream_id.clone(), open)
+            }
+            Ok((_, request)) => {
+                let model = request.model.as_deref().unwrap_or_default();
+                let id_text = id.to_string();
+                let response =
+                    match warm_up::empty_response(&request.body, model, &id_text, now.0 / 1000) {
+                        Ok(events) => Response::new(ResponseBody::Full(Some(events))),
+                        Err(error) => response::error_response(Dialect::Responses, id, &error),
+                    };
+                // No provider knows it, so this connection remembers it in any case.
+                running = RunningRequest { input: request.input, is_stored: false };
+                running::run(std::future::ready(response), stream_id.clone(), open)
+            }
             Err(error) => {
                 let response = response::error_response(Dialect::Responses, id, &error);
-                responses.run(
-                    running::run(std::future::ready(response), stream_id.clone(), open),
-                    stream_id,
-                    RunningRequest::default(),
-                );
-                return;
+                running::run(std::future::ready(response), stream_id.clone(), open)
             }
         };
-        let outputs = if request.generates {
-            let head = RequestHead {
-                id,
-                endpoint: self.endpoint.clone(),
-                caller,
-                method: Method::POST,
-                query: self.query.clone(),
-                headers: self.headers.clone(),
-                owner: None,
-            };
-            let (server, body) = (Arc::clone(&self.server), request.body.clone());
-            let served = async move { handler::serve_bytes(&server.engine, head, body).await };
-            running::run(served, stream_id.clone(), open)
-        } else {
-            let response_id = format!("resp_{id}");
-            let events = events_without_output(&response_id, &request);
-            responses.conversations.record(response_id, &request.input, None);
-            running::finished(events, stream_id.clone(), open)
-        };
-        let running = RunningRequest { input: request.input, is_stored: request.is_stored };
         responses.run(outputs, stream_id, running);
+    }
+
+    fn request_head(&self, id: RequestId, caller: Caller) -> RequestHead {
+        RequestHead {
+            id,
+            endpoint: self.endpoint.clone(),
+            caller,
+            method: Method::POST,
+            query: self.query.clone(),
+            headers: self.headers.clone(),
+            owner: None,
+        }
     }
 
     /// Returns the caller with its project as the config has it now.
@@ -348,23 +354,6 @@ impl Responses {
             self.conversations.record(id, &request.input, response.get("output"));
         }
     }
-}
-
-/// The events of a message that only announces what the next one continues.
-fn events_without_output(response_id: &str, request: &CreateMessage) -> Vec<String> {
-    let event = |(number, kind): (u64, &str)| {
-        let status = if number == 0 { "in_progress" } else { "completed" };
-        writer::object(|o| {
-            o.str("type", kind).num("sequence_number", number).object("response", |o| {
-                o.str("id", response_id).str("object", "response").str("status", status);
-                o.str("model", request.model.as_deref().unwrap_or_default());
-                o.array("output", |_| {}).object("usage", |o| {
-                    o.num("input_tokens", 0).num("output_tokens", 0).num("total_tokens", 0);
-                });
-            });
-        })
-    };
-    (0..).zip(["response.created", "response.completed"]).map(event).collect()
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin> Socket<I> {

@@ -4,6 +4,7 @@ mod agents;
 mod documents;
 mod forms;
 mod hostile;
+mod open_responses;
 mod pains;
 mod requests;
 mod rescue;
