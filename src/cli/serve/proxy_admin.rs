@@ -8,7 +8,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     base::sync::Mutex,
     cli::serve::{
-        alert_dispatch::AlertDispatcher, args::ServeArgs, keys::KeyLoader, logging::LogControl,
+        alert_dispatch::AlertDispatcher, args::ServeArgs, keys::load::KeyLoader,
+        logging::LogControl,
     },
     config::{Environment, IdInterner, file::Paths, settings::Upstream, watch},
     control::{

@@ -4,7 +4,7 @@ use std::sync::{Arc, atomic::Ordering};
 
 use tokio::sync::mpsc::Receiver;
 
-use super::keys::KeyLoader;
+use super::keys::load::KeyLoader;
 use crate::{
     config::settings::OtlpSettings,
     events::ledger_queue::LedgerEntry,

@@ -9,7 +9,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::sync::{broadcast::error::RecvError, mpsc};
 
 use self::memory::AlertMemory;
-use crate::cli::serve::keys::KeyLoader;
+use crate::cli::serve::keys::load::KeyLoader;
 use crate::{
     alerts::{
         deliver::ReceiverKind,

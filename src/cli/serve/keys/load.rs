@@ -13,8 +13,8 @@ use crate::{
     cli::{
         client_key::KeyLocation,
         serve::{
-            client_keys::{self, ClientKey},
-            key_retry::{RetryItem, RetrySchedule},
+            keys::clients::{self, ClientKey},
+            keys::retry::{RetryItem, RetrySchedule},
         },
     },
     config::{
@@ -60,13 +60,13 @@ pub struct KeyLoader {
     /// The key of project `default` and its location, once known.
     pub default_key: Mutex<Option<(Arc<Secret>, KeyLocation)>>,
     /// What is known of the projects' keys, by project.
-    pub(super) client_keys: Mutex<HashMap<Arc<str>, ClientKey>>,
-    pub(super) in_use: Mutex<HashMap<KeyId, KeyInUse>>,
-    pub(super) retries: RetrySchedule,
+    pub(in crate::cli::serve) client_keys: Mutex<HashMap<Arc<str>, ClientKey>>,
+    pub(in crate::cli::serve) in_use: Mutex<HashMap<KeyId, KeyInUse>>,
+    pub(in crate::cli::serve) retries: RetrySchedule,
 }
 
 /// A provider key that was read.
-pub(super) struct KeyInUse {
+pub(in crate::cli::serve) struct KeyInUse {
     /// Where it was read.
     reference: String,
     /// Why it cannot be read again now.
@@ -164,7 +164,7 @@ impl KeyLoader {
                 save_health::restore_key(&self.engine, key);
             }
             Err(error) => {
-                if client_keys::can_appear(&key.reference) {
+                if clients::can_appear(&key.reference) {
                     self.retries.fail(RetryItem::Provider(key.id));
                 }
                 let missing = Arc::new(missing_secret(&error, &upstream.name));
@@ -214,7 +214,7 @@ impl KeyLoader {
         keys.chain(projects.filter_map(|it| self.client_key_problem(&it.name))).collect()
     }
 
-    pub(super) fn report(&self, notice: NoticeMessage) {
+    pub(in crate::cli::serve) fn report(&self, notice: NoticeMessage) {
         tracing::warn!("{notice}");
         self.engine.bus.publish(
             self.engine.clock.unix(),

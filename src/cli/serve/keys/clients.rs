@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use crate::{
     cli::{
         client_key::{self, KeyOrigin},
-        serve::{key_retry::RetryItem, keys::KeyLoader},
+        serve::keys::{load::KeyLoader, retry::RetryItem},
     },
     config::{Settings, settings::Project},
     events::status_message::notice::NoticeMessage,
@@ -23,7 +23,7 @@ use crate::{
 
 /// What is known of a project's key.
 #[derive(Clone, Default)]
-pub(super) struct ClientKey {
+pub(in crate::cli::serve) struct ClientKey {
     /// The reference that the secret or the hashes belong to; `None` for the implicit key.
     reference: Option<String>,
     pub(super) secret: Option<Arc<Secret>>,

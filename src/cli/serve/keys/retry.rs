@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use crate::{
-    base::sync::Mutex, cli::serve::keys::KeyLoader, config::settings::KeyId,
+    base::sync::Mutex, cli::serve::keys::load::KeyLoader, config::settings::KeyId,
     relay::background::refresh_models, secrets::Reference,
 };
 
@@ -26,7 +26,7 @@ const MODEL_LIST_WAIT: Duration = Duration::from_secs(10);
 
 /// What is read again.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) enum RetryItem {
+pub(in crate::cli::serve) enum RetryItem {
     /// The key of the project with this name.
     Client(Arc<str>),
     Provider(KeyId),
@@ -34,7 +34,7 @@ pub(super) enum RetryItem {
 
 /// When each failed reference is read again.
 #[derive(Default)]
-pub(super) struct RetrySchedule {
+pub(in crate::cli::serve) struct RetrySchedule {
     retries: Mutex<HashMap<RetryItem, NextAttempt>>,
     changed: Notify,
 }
@@ -68,7 +68,7 @@ impl RetrySchedule {
     }
 
     /// Ends all attempts, since everything is read now.
-    pub(super) fn restart(&self) {
+    pub(in crate::cli::serve) fn restart(&self) {
         self.retries.lock().clear();
     }
 
