@@ -114,6 +114,7 @@ fn read_prices(top: &mut TableReader<'_>, report: &mut Report) -> (CurrencyRates
 }
 
 fn with_rows(settings: Settings, rows: FileRows) -> Settings {
+    let configured_projects = rows.projects.len();
     let mut projects: Vec<_> = rows.projects.into_iter().map(|row| Arc::new(row.value)).collect();
     if !projects.iter().any(|project| &*project.name == "default") {
         projects.insert(0, Arc::new(Project::default()));
@@ -126,6 +127,7 @@ fn with_rows(settings: Settings, rows: FileRows) -> Settings {
         models: rows.models.into_iter().map(|row| Arc::new(row.value)).collect(),
         aliases: rows.aliases.into_iter().map(|row| row.value).collect(),
         projects,
+        configured_projects,
         keyless: rows.keyless.into_iter().map(|row| row.value).collect(),
         ..settings
     }

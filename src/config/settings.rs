@@ -52,6 +52,8 @@ pub struct Settings {
     pub model_facts: Vec<Arc<FactsRow>>,
     /// Always includes project `default`, unless the file replaces it.
     pub projects: Vec<Arc<Project>>,
+    /// Projects of the file.
+    pub configured_projects: usize,
     /// `[budget]`: of all projects together.
     pub budget: Vec<Budget>,
     pub tui: TuiSettings,

@@ -186,10 +186,10 @@ fn restrict_to_owner(
             }
             context.request.owner = Some((upstream, key));
         }
-        // Where there are several projects, it may be another's. A single project continues the
-        // responses that its provider stored without aiproxy.
+        // It may belong to another project if there are several. A single one, with or without the
+        // project of this machine's user, continues what its provider stored without aiproxy.
         None => {
-            let is_single = context.generation.settings.projects.len() <= 1;
+            let is_single = context.generation.settings.configured_projects <= 1;
             targets.retain(|target| is_single && target.dialect == Dialect::Responses);
             if targets.is_empty() {
                 return Err(response_store::unknown_response(id));

@@ -264,3 +264,23 @@ fn another_project_cannot_go_on_from_a_response() {
         400
     );
 }
+
+#[test]
+fn a_response_unknown_to_aiproxy_is_continued_for_the_only_project() {
+    let answer = || full_scene("responses", "known there");
+    let body = json!({"model": "m", "input": "b", "previous_response_id": "resp_earlier"});
+    let upstream = Upstream::start(vec![answer()]);
+    let start = |more: &str| {
+        let setup = Setup::new().config(more);
+        setup.upstream_with_dialect("responses", "one", &upstream, "").start()
+    };
+
+    let alone = create_response(&start(""), &body);
+    let other =
+        "[[project]]\nname = \"other\"\nkey = \"aip-it-ffffffffffffffffffffffffffffffff\"\n";
+    let shared = create_response(&start(other), &body);
+
+    assert_eq!(alone.status, 200, "{}", alone.text());
+    assert_eq!(upstream.nth_request(0).json()["previous_response_id"], "resp_earlier");
+    assert_eq!(shared.json()["error"]["code"], "previous_response_not_found", "{}", shared.text());
+}
