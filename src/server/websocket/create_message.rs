@@ -87,16 +87,16 @@ pub(super) fn read(message: &str, known: &Conversations) -> Result<CreateMessage
 
 /// What decides when a message is answered.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Envelope {
+pub(super) struct MessageEnvelope {
     /// Responses with one `stream_id` are made one after the other.
     pub(super) stream_id: Option<String>,
     /// The client only confirms that it has read a response.
     pub(super) is_confirmation: bool,
 }
 
-pub(super) fn read_envelope(message: &str) -> Envelope {
-    let Ok(root) = reader::parse(message.as_bytes()) else { return Envelope::default() };
-    Envelope {
+pub(super) fn read_envelope(message: &str) -> MessageEnvelope {
+    let Ok(root) = reader::parse(message.as_bytes()) else { return MessageEnvelope::default() };
+    MessageEnvelope {
         stream_id: root.string_at("stream_id"),
         is_confirmation: root.string_at("type").as_deref() == Some("response.processed"),
     }
@@ -167,7 +167,7 @@ mod tests {
         assert!(refused("{").contains("JSON object"));
         assert!(refused("{}").contains("`response.create`"));
         assert!(refused(r#"{"type":"session.update"}"#).contains("`session.update`"));
-        assert_eq!(read_envelope("{"), Envelope::default());
+        assert_eq!(read_envelope("{"), MessageEnvelope::default());
         assert!(read_envelope(r#"{"type":"response.processed"}"#).is_confirmation);
     }
 }

@@ -51,7 +51,7 @@ use crate::{
 
 /// Messages that wait for the responses before them.
 const MAX_WAITING: usize = 64;
-/// Responses that run at a time.
+/// RunningResponses that run at a time.
 const MAX_RUNNING: usize = 32;
 /// A client from which nothing came for this long is gone, not even answers to pings. Clients that
 /// run tools do not answer them meanwhile.
@@ -105,7 +105,7 @@ struct RunningRequest {
 
 /// The responses of a connection.
 #[derive(Default)]
-struct Responses {
+struct RunningResponses {
     lanes: HashMap<Option<String>, Lane>,
     running: SelectAll<Outputs>,
     waiting: usize,
@@ -152,7 +152,7 @@ impl WebSocketSession {
         )
         .await;
         let mut socket = Socket { stream, times, close, last_read: Instant::now(), max_bytes };
-        let mut responses = Responses::default();
+        let mut responses = RunningResponses::default();
         activity.record_end();
         while let Ok(()) = self.step(&mut socket, &mut responses, activity).await {}
     }
@@ -161,7 +161,7 @@ impl WebSocketSession {
     async fn step<I: AsyncRead + AsyncWrite + Unpin>(
         &self,
         socket: &mut Socket<I>,
-        responses: &mut Responses,
+        responses: &mut RunningResponses,
         activity: &Arc<ConnActivity>,
     ) -> Result<(), Ended> {
         let is_idle = responses.running.is_empty();
@@ -218,7 +218,7 @@ impl WebSocketSession {
     /// Starts the next request of a lane, unless one is running.
     fn start_next(
         &self,
-        responses: &mut Responses,
+        responses: &mut RunningResponses,
         stream_id: Option<String>,
         activity: &Arc<ConnActivity>,
     ) {
@@ -297,7 +297,7 @@ impl WebSocketSession {
     }
 }
 
-impl Responses {
+impl RunningResponses {
     /// Queues a message; false if too much waits already.
     fn queue(&mut self, message: Utf8Bytes, stream_id: &Option<String>, max_bytes: usize) -> bool {
         let bytes = self.waiting_bytes.saturating_add(message.len());
