@@ -7,6 +7,7 @@ use crate::cli::{
     context::GlobalArgs,
     env, explain, key, lifecycle, log, model, project, route,
     serve::{self, args::ServeArgs},
+    tools::import,
     upstream, usage,
 };
 
@@ -71,6 +72,9 @@ pub enum Command {
     /// Manage projects: client identities and their keys
     #[command(subcommand)]
     Project(project::ProjectCommand),
+    /// Take over the config of another proxy or router
+    #[command(after_help = import::EXAMPLES)]
+    Import(import::ImportArgs),
     /// Show, check and change the config file
     #[command(subcommand)]
     Config(config::ConfigCommand),

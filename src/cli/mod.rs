@@ -24,6 +24,7 @@ pub mod prompt;
 pub mod route;
 pub mod serve;
 pub mod status;
+pub mod tools;
 pub mod tui;
 pub mod upstream;
 pub mod usage;
@@ -54,6 +55,7 @@ pub async fn run(cli: Cli) -> Result<ExitStatus, CliError> {
         Command::Config(command) => Box::pin(config::run(&ctx, command)).await,
         Command::Explain(args) => Box::pin(explain::run(&ctx, args)).await,
         Command::Env(args) => Box::pin(env::run(&ctx, args)).await,
+        Command::Import(args) => Box::pin(tools::import::run(&ctx, args)).await,
         Command::Key(command) => Box::pin(key::run(&ctx, command)).await,
         Command::Log(args) => Box::pin(log::run(&ctx, args)).await,
         Command::Man(args) => completions::write_man_pages(&args, Cli::command()),

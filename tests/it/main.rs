@@ -30,6 +30,8 @@ mod guards;
 mod harness;
 mod health;
 mod hedge;
+#[cfg(unix)]
+mod importing;
 #[cfg(target_os = "linux")]
 mod keyring;
 #[cfg(unix)]

@@ -6,6 +6,7 @@ use crate::{
         error::CliError,
         output,
         serve::{args::ServeArgs, process},
+        tools::import::foreign_config_error,
     },
     config::{
         Environment, IdInterner, Settings,
@@ -44,6 +45,9 @@ pub(super) fn read_config(
     let source = text.clone().unwrap_or_default();
     let loaded = load::load(&source, &paths.config, env, ids);
     let Some(settings) = loaded.settings else {
+        if let Some(error) = foreign_config_error(&paths.config, &source) {
+            return Err(error);
+        }
         output::print_note(&problem::render(
             &loaded.problems,
             &source,

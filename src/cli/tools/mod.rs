@@ -1,0 +1,3 @@
+//! Commands that bring users of other programs in and keep the proxy running.
+
+pub mod import;
