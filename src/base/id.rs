@@ -59,6 +59,12 @@ impl RequestId {
         }
         out
     }
+
+    /// Returns the digits as text.
+    #[must_use]
+    pub fn text_of(digits: &[u8; ID_DIGITS]) -> &str {
+        std::str::from_utf8(digits).unwrap_or_default()
+    }
 }
 
 impl Hash for RequestId {
@@ -70,7 +76,7 @@ impl Hash for RequestId {
 
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(std::str::from_utf8(&self.hex_digits()).unwrap_or_default())
+        f.write_str(Self::text_of(&self.hex_digits()))
     }
 }
 

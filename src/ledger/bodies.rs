@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    base::redact::Redactor,
+    base::{id::RequestId, redact::Redactor},
     events::ledger_queue::{CapturedBody, ExchangeSide},
 };
 
@@ -29,7 +29,7 @@ const MAX_EDGE_TRIM: usize = 512;
 
 /// A redacted body, ready to be written.
 pub(super) struct StoredBody {
-    id: String,
+    id: RequestId,
     side: ExchangeSide,
     media: String,
     total: u64,
@@ -53,7 +53,7 @@ impl StoredBody {
         bytes.extend_from_slice(tail.as_bytes());
         let media = redactor.redact(&body.content_type).chars().take(100).collect();
         Self {
-            id: body.id.to_string(),
+            id: body.id,
             side: body.side,
             media,
             total: body.total_bytes,
@@ -115,9 +115,11 @@ impl Packer {
         at: i64,
     ) -> rusqlite::Result<i64> {
         let side = i64::from(body.side == ExchangeSide::Answer);
+        let digits = body.id.hex_digits();
+        let id = RequestId::text_of(&digits);
         let known = tx
             .prepare_cached("SELECT 1 FROM body WHERE request = ?1 AND side = ?2")?
-            .query_row(params![body.id, side], |_| Ok(()))
+            .query_row(params![id, side], |_| Ok(()))
             .optional()?;
         if known.is_some() {
             return Ok(0);
@@ -133,7 +135,7 @@ impl Packer {
         }
         let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
         tx.prepare_cached("INSERT INTO body (request, side, at, media, total, head, chunks) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
-            .execute(params![body.id, side, at, body.media, i64::try_from(body.total).unwrap_or(i64::MAX), count(body.head_len), ids])?;
+            .execute(params![id, side, at, body.media, i64::try_from(body.total).unwrap_or(i64::MAX), count(body.head_len), ids])?;
         Ok(added_bytes + count(ids.len()))
     }
 

@@ -1,8 +1,11 @@
 //! Writes requests and attempts as rows of the ledger, and names their columns.
 
-use std::sync::Arc;
+use std::{
+    fmt::{Display, Write},
+    sync::Arc,
+};
 
-use rusqlite::{OptionalExtension, ToSql, Transaction, params, params_from_iter};
+use rusqlite::{CachedStatement, OptionalExtension, ToSql, Transaction, params, params_from_iter};
 
 use crate::{
     events::{
@@ -30,9 +33,38 @@ fn saturating_i64(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }
 
+/// Writes the rows of a batch; its statements are prepared once.
+pub(super) struct RowWriter<'a> {
+    tx: &'a Transaction<'a>,
+    request: CachedStatement<'a>,
+    attempt: CachedStatement<'a>,
+}
+
+impl<'a> RowWriter<'a> {
+    pub(super) fn new(tx: &'a Transaction<'a>) -> rusqlite::Result<Self> {
+        let request = tx.prepare_cached(INSERT_REQUEST)?;
+        Ok(Self { tx, request, attempt: tx.prepare_cached(INSERT_ATTEMPT)? })
+    }
+}
+
+const INSERT_REQUEST: &str = "INSERT OR IGNORE INTO request VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20,
+             ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, ?36, ?37, ?38, ?39, ?40, ?41, ?42)";
+const INSERT_ATTEMPT: &str = "INSERT OR IGNORE INTO attempt VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23)";
+
+/// Length that most reasons fit in.
+const REASON_BYTES: usize = 160;
+
+/// Returns a reason's text.
+fn reason_text(reason: &impl Display) -> String {
+    let mut text = String::with_capacity(REASON_BYTES);
+    // Writing to a text cannot fail.
+    let _written = write!(text, "{reason}");
+    text
+}
+
 /// Inserts the row of a request; returns false if the row already exists.
 pub(super) fn insert_request(
-    tx: &Transaction<'_>,
+    rows: &mut RowWriter<'_>,
     id: &str,
     entry: &LedgerEntry,
 ) -> rusqlite::Result<bool> {
@@ -61,7 +93,7 @@ pub(super) fn insert_request(
         duration_ms,
         r.finish.as_deref(),
         r.error.as_deref(),
-        r.reason.as_ref().map(ToString::to_string),
+        r.reason.as_deref().map(reason_text),
         saturating_i64(r.attempts.len() as u64),
         last.map_or("", |a| &*a.upstream),
         last.map_or("", |a| &*a.key),
@@ -77,12 +109,8 @@ pub(super) fn insert_request(
         r.cache_miss.as_ref().and_then(|lost| serde_json::to_string(lost).ok()),
     ];
     let usage = usage.each_ref().map(|count| count as &dyn ToSql);
-    let changed = tx
-        .prepare_cached(
-            "INSERT OR IGNORE INTO request VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20,
-             ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, ?36, ?37, ?38, ?39, ?40, ?41, ?42)",
-        )?
-        .execute(params_from_iter([before, &usage, after].concat()))?;
+    let values = before.iter().chain(&usage).chain(after);
+    let changed = rows.request.execute(params_from_iter(values))?;
     Ok(changed == 1)
 }
 
@@ -155,7 +183,7 @@ pub(super) fn parse_precision(text: &str) -> Precision {
 
 /// Inserts the row of an attempt; `prices` are the rows of prices known so far.
 pub(super) fn insert_attempt(
-    tx: &Transaction<'_>,
+    rows: &mut RowWriter<'_>,
     id: &str,
     entry: &LedgerEntry,
     a: &AttemptRecord,
@@ -172,7 +200,7 @@ pub(super) fn insert_attempt(
     };
     let bill = attempt_bill.map_or(&UNKNOWN_BILL, |part| &part.bill);
     let price = match &bill.price {
-        Some(used) => Some(price_id(tx, used, prices)?),
+        Some(used) => Some(price_id(rows.tx, used, prices)?),
         None => None,
     };
     // The usage of an only attempt is in the row of the request.
@@ -180,10 +208,7 @@ pub(super) fn insert_attempt(
         .and_then(|part| part.usage)
         .filter(|_| entry.record.attempts.len() > 1 || entry.record.usage.is_none());
     let usage = attempt_usage.and_then(|usage| serde_json::to_string(&usage).ok());
-    tx.prepare_cached(
-        "INSERT OR IGNORE INTO attempt VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23)",
-    )?
-    .execute(params![
+    rows.attempt.execute(params![
         id,
         a.number,
         &*a.upstream,

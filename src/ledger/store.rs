@@ -13,10 +13,10 @@ use crate::ledger::{
     bodies::{self, Packer, StoredBody},
     daily::DailyTotals,
     migrate::{self, MigrateError},
-    rows::{attempts_with_bills, insert_attempt, insert_request},
+    rows::{RowWriter, attempts_with_bills, insert_attempt, insert_request},
 };
 use crate::{
-    base::{clock::UnixMillis, fs, redact::Redactor},
+    base::{clock::UnixMillis, fs, id::RequestId, redact::Redactor},
     events::ledger_queue::LedgerMessage,
     ir::cost::AppliedPrice,
 };
@@ -131,13 +131,15 @@ impl LedgerFile {
         let tx = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let (mut daily, mut added_bytes, mut prices) =
             (DailyTotals::default(), 0, self.price_ids.clone());
+        let mut rows = RowWriter::new(&tx)?;
         for message in messages {
             match message {
                 LedgerMessage::Request(entry) => {
-                    let id = entry.record.id.to_string();
-                    if insert_request(&tx, &id, entry)? {
+                    let digits = entry.record.id.hex_digits();
+                    let id = RequestId::text_of(&digits);
+                    if insert_request(&mut rows, id, entry)? {
                         for (attempt, bill) in attempts_with_bills(entry) {
-                            insert_attempt(&tx, &id, entry, attempt, bill, &mut prices)?;
+                            insert_attempt(&mut rows, id, entry, attempt, bill, &mut prices)?;
                         }
                         daily.add(entry, &self.zone);
                     }
@@ -149,6 +151,7 @@ impl LedgerFile {
                 LedgerMessage::Close | LedgerMessage::Flush(_) | LedgerMessage::Tick => {}
             }
         }
+        drop(rows);
         daily.write(&tx)?;
         tx.commit()?;
         // Cache the prices only after the commit.

@@ -32,6 +32,8 @@ pub struct Candidate {
     pub key: KeyId,
     /// `upstream/label`, or the upstream's name if it needs no key.
     pub key_name: Arc<str>,
+    /// The part of the name after the upstream; empty if it needs no key.
+    pub key_label: Arc<str>,
     pub account: AccountId,
     /// Target priority, then key priority: lower is tried first.
     pub tier: (u32, u32),
@@ -91,6 +93,7 @@ fn keyed_candidate(
         target: Arc::clone(target),
         key: key.id,
         key_name: Arc::clone(&key.name),
+        key_label: Arc::clone(&key.label),
         account,
         tier: (target.priority, key.priority),
         key_weight: key.weight,
@@ -116,6 +119,7 @@ fn keyless_candidate(target: &Arc<Target>) -> Candidate {
         target: Arc::clone(target),
         key,
         key_name: Arc::clone(&upstream.name),
+        key_label: Arc::default(),
         account: AccountId(key.0),
         tier: (target.priority, DEFAULT_KEY_PRIORITY),
         key_weight: 1.0,

@@ -1,5 +1,7 @@
 //! Decides which candidate serves the next attempt, and why the others do not.
 
+use smallvec::SmallVec;
+
 use super::{
     candidate::{Candidate, KeyState},
     decision::{ChoiceReason, Decision, RouteQuery, SkipReason, Verdict},
@@ -14,6 +16,12 @@ use crate::{
     base::{clock::Mono, rng::Rng},
     config::settings::UpstreamId,
 };
+
+/// Most models have no more candidates; more need an allocation.
+const FEW: usize = 4;
+
+/// Indices of candidates.
+type Indices = SmallVec<[usize; FEW]>;
 
 /// Requests estimated larger than this are not used as probes while another candidate is ready.
 const MAX_PROBE_TOKENS: u64 = 32_000;
@@ -137,7 +145,7 @@ fn choose_in_tier(
 enum AffinityOutcome {
     None,
     /// These candidates serve it; the flag says whether a better tier is ready.
-    Pinned(Vec<usize>, bool),
+    Pinned(Indices, bool),
     /// The bound candidate is free again very soon.
     WaitUntil(Mono),
 }
@@ -193,7 +201,7 @@ fn apply_affinity(
 }
 
 /// Returns the candidates of the preferred region, or the whole pool if it has none of them.
-fn prefer_region(q: &RouteQuery<'_>, pool: Vec<usize>) -> Vec<usize> {
+fn prefer_region(q: &RouteQuery<'_>, pool: Indices) -> Indices {
     let there = |i: &usize| q.candidates[*i].target.upstream.region == q.region;
     if q.region.is_empty() || !pool.iter().any(there) {
         pool
@@ -204,7 +212,7 @@ fn prefer_region(q: &RouteQuery<'_>, pool: Vec<usize>) -> Vec<usize> {
 
 /// Returns the candidates whose upstream has not failed in this request, or the whole pool if there
 /// are none. Another key of a failed upstream would hardly do better.
-fn prefer_other_upstreams(q: &RouteQuery<'_>, pool: Vec<usize>) -> Vec<usize> {
+fn prefer_other_upstreams(q: &RouteQuery<'_>, pool: Indices) -> Indices {
     let there = |i: &usize| !has_failed_upstream(q, *i);
     if q.failed_attempts.is_empty() || !pool.iter().any(there) {
         pool
@@ -233,10 +241,14 @@ impl Evaluated<'_> {
     }
 }
 
-fn evaluate_all<'a>(q: &RouteQuery<'a>, health: &'a Health, now: Mono) -> Vec<Evaluated<'a>> {
+fn evaluate_all<'a>(
+    q: &RouteQuery<'a>,
+    health: &'a Health,
+    now: Mono,
+) -> SmallVec<[Evaluated<'a>; FEW]> {
     let size = TokenEstimate { input: q.input_estimate, output: q.max_output };
     let mut known: Option<(UpstreamId, CandidateStatus<'a>)> = None;
-    let mut evaluated = Vec::with_capacity(q.candidates.len());
+    let mut evaluated: SmallVec<[Evaluated<'_>; FEW]> = SmallVec::with_capacity(q.candidates.len());
     evaluated.extend(q.candidates.iter().map(|candidate| Evaluated {
         status: CandidateStatus::ready(),
         failed_before: if q.failed_attempts.is_empty() {

@@ -83,7 +83,7 @@ impl FixedEndpoint {
         Endpoint {
             dialect: self.dialect,
             op: self.op,
-            path: self.path.to_owned(),
+            path: self.path.into(),
             model: ModelLocation::Body,
             stream: self.stream,
         }
@@ -144,7 +144,7 @@ pub(super) fn of_upstream(path: &str, beta: bool) -> Option<Endpoint> {
     Some(Endpoint {
         dialect: *dialect,
         op: Op::Raw,
-        path: path.to_owned(),
+        path: path.to_owned().into(),
         model: ModelLocation::AnyUpstream,
         stream: StreamMode::Never,
     })
@@ -156,7 +156,7 @@ pub(super) fn gemini_action(model: String, action: &str, framing: Framing) -> Op
     Some(Endpoint {
         dialect: Dialect::Gemini,
         op: *op,
-        path: format!("/models/{{model}}:{action}"),
+        path: format!("/models/{{model}}:{action}").into(),
         model: ModelLocation::Path(model),
         stream: if *action == GEMINI_STREAM {
             StreamMode::Always(framing)

@@ -226,7 +226,7 @@ fn find_route(
         return Ok(Route::Relay(Endpoint {
             dialect: Dialect::Openai,
             op: Op::Raw,
-            path: format!("/{rest}"),
+            path: format!("/{rest}").into(),
             model: ModelLocation::Upstream(upstream),
             stream: StreamMode::Never,
         }));
@@ -365,7 +365,9 @@ mod tests {
 
     fn at(method: &Method, path: &str) -> Result<(Dialect, Op, String), NotFound> {
         match route(method, path, Some("alt=sse"))?.route {
-            Route::Relay(endpoint) => Ok((endpoint.dialect, endpoint.op, endpoint.path)),
+            Route::Relay(endpoint) => {
+                Ok((endpoint.dialect, endpoint.op, endpoint.path.into_owned()))
+            }
             other => panic!("{path}: {other:?}"),
         }
     }

@@ -62,6 +62,8 @@ struct PooledConn {
     io_state: Arc<IoState>,
     waker: Arc<WakerRelay>,
     idle_since: Instant,
+    /// The value of `Host`.
+    host: HeaderValue,
 }
 
 /// Why no response head arrived.
@@ -92,7 +94,6 @@ impl PlainPool {
         let Some(authority) = uri.authority().cloned() else {
             return Err(PlainSendError::Connect(ConnectFault::unresolved(&uri)));
         };
-        request.headers_mut().entry(HOST).or_insert_with(|| host_header(&uri, &authority));
         let path = uri
             .path_and_query()
             .cloned()
@@ -104,6 +105,7 @@ impl PlainPool {
                 // Boxed: rare, and large.
                 None => Box::pin(self.open(&uri, connector)).await?,
             };
+            request.headers_mut().entry(HOST).or_insert_with(|| conn.host.clone());
             match conn.exchange(request).await {
                 Ok(response) => {
                     let io_state = Arc::clone(&conn.io_state);
@@ -129,6 +131,7 @@ impl PlainPool {
                 io_state,
                 waker: Arc::default(),
                 idle_since: Instant::now(),
+                host: host_header(to),
             }),
             Err(error) => Err(PlainSendError::Exchange(error, io_state)),
         }
@@ -186,13 +189,11 @@ impl PlainPool {
 }
 
 /// Returns the value of `Host`, without a default port.
-fn host_header(uri: &Uri, authority: &Authority) -> HeaderValue {
+fn host_header(uri: &Uri) -> HeaderValue {
+    let authority = uri.authority().map_or("", Authority::as_str);
     let text = match uri.port_u16() {
-        Some(80) | None => authority.host(),
-        Some(_) => authority
-            .as_str()
-            .rsplit_once('@')
-            .map_or(authority.as_str(), |(_, host_port)| host_port),
+        Some(80) | None => uri.host().unwrap_or_default(),
+        Some(_) => authority.rsplit_once('@').map_or(authority, |(_, host_port)| host_port),
     };
     HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static("localhost"))
 }

@@ -1,6 +1,8 @@
 //! Builds an attempt's request from the client's: splices in the model name and leaves the rest
 //! unchanged, or encodes the parsed conversation.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
@@ -20,7 +22,7 @@ use crate::{
 
 /// What aiproxy sends to the upstream, except the address and the credential.
 pub struct PreparedRequest {
-    pub path: String,
+    pub path: Cow<'static, str>,
     /// Without `?`.
     pub query: Option<String>,
     pub headers: HeaderMap,
@@ -57,10 +59,10 @@ pub fn build_request(request: &ProxyRequest, target: &Target) -> PreparedRequest
     let upstream = &target.upstream;
     let mut out = request.headers.clone();
     let path = match &request.endpoint.model {
-        ModelLocation::Path(_) => request.endpoint.path.replace(
-            "{model}",
-            &utf8_percent_encode(&target.model, MODEL_NAME_ESCAPES).to_string(),
-        ),
+        ModelLocation::Path(_) => {
+            let model = utf8_percent_encode(&target.model, MODEL_NAME_ESCAPES).to_string();
+            request.endpoint.path.replace("{model}", &model).into()
+        }
         _ => request.endpoint.path.clone(),
     };
     let ask_usage = upstream.ask_usage

@@ -89,10 +89,9 @@ pub(in crate::relay) fn build_request(
     context.losses = losses;
     context.attempt_context = Some(carry);
     Some(PreparedRequest {
-        path: path.replace(
-            "{model}",
-            &utf8_percent_encode(&target.model, MODEL_NAME_ESCAPES).to_string(),
-        ),
+        path: path
+            .replace("{model}", &utf8_percent_encode(&target.model, MODEL_NAME_ESCAPES).to_string())
+            .into(),
         query: (!query.is_empty()).then(|| query.to_owned()),
         headers: out,
         body,

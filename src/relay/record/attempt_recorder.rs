@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::relay::{
-    engine::Engine, record::budget_hold::BudgetHold, request::proxy_request::empty_str,
-};
+use crate::relay::{engine::Engine, record::budget_hold::BudgetHold};
 use crate::{
     base::clock::{Mono, UnixMillis},
     config::settings::Origin,
@@ -38,11 +36,10 @@ impl AttemptRecorder {
         budget_hold: Option<BudgetHold>,
         (at, now): (UnixMillis, Mono),
     ) -> Self {
-        let label = candidate.key_name.split_once('/').map_or("", |(_, label)| label);
         Self {
             number,
             target: Arc::clone(&candidate.target),
-            key: if label.is_empty() { Arc::clone(empty_str()) } else { Arc::from(label) },
+            key: Arc::clone(&candidate.key_label),
             fingerprint: engine.keys.summary(candidate.key).fingerprint,
             started_at: now,
             priced_at: at,

@@ -117,6 +117,8 @@ impl RequestBilling {
             budget_hold.settle(&bill.bill, &attempt.target);
         }
         attempt.is_billed = true;
+        // Most requests have one attempt.
+        self.attempt_bills.reserve_exact(1);
         self.attempt_bills.push(bill);
     }
 

@@ -99,7 +99,7 @@ impl ParsedRequest {
 /// Returns the endpoint of its dialect.
 #[must_use]
 pub(in crate::relay) fn chat_endpoint(request: &ProxyRequest) -> ChatEndpoint {
-    match (request.endpoint.op, request.endpoint.path.as_str()) {
+    match (request.endpoint.op, &*request.endpoint.path) {
         (Op::Completions, _) => ChatEndpoint::Completions,
         (_, "/api/generate") => ChatEndpoint::Generate,
         _ => ChatEndpoint::Chat,
@@ -113,7 +113,7 @@ pub(in crate::relay) fn is_translatable(request: &ProxyRequest) -> bool {
         Op::Chat | Op::Completions | Op::CountTokens | Op::Embed => true,
         Op::Stored => {
             request.endpoint.dialect == Dialect::Responses
-                && matches!(request.endpoint.path.as_str(), COMPACT_PATH | INPUT_TOKENS_PATH)
+                && matches!(&*request.endpoint.path, COMPACT_PATH | INPUT_TOKENS_PATH)
         }
         _ => false,
     }

@@ -1,6 +1,7 @@
 //! A client's request with the fields that the relay reads without parsing it.
 
 use std::{
+    borrow::Cow,
     net::IpAddr,
     ops::Range,
     sync::{Arc, OnceLock},
@@ -36,7 +37,7 @@ pub struct Endpoint {
     pub dialect: Dialect,
     pub op: Op,
     /// Relative to the upstream's base URL, starts with `/`; `{model}` replaces the model's name.
-    pub path: String,
+    pub path: Cow<'static, str>,
     pub model: ModelLocation,
     pub stream: StreamMode,
 }

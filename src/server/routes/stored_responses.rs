@@ -70,7 +70,7 @@ pub(in crate::server) async fn respond(
     let endpoint = Endpoint {
         dialect: Dialect::Responses,
         op: Op::Stored,
-        path,
+        path: path.into(),
         model: ModelLocation::Upstream(name),
         stream: StreamMode::Never,
     };

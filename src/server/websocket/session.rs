@@ -51,7 +51,7 @@ use crate::{
 
 /// Messages that wait for the responses before them.
 const MAX_WAITING: usize = 64;
-/// RunningResponses that run at a time.
+/// Responses that run at a time.
 const MAX_RUNNING: usize = 32;
 /// A client from which nothing came for this long is gone, not even answers to pings. Clients that
 /// run tools do not answer them meanwhile.
