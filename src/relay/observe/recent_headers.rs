@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::base::{clock::Mono, id::RequestId, sync::Mutex};
 
@@ -27,10 +27,11 @@ struct RecentHeadersState {
     count: u32,
 }
 
+/// Both sides as one text each: `name: value` lines.
 struct HeaderEntry {
     id: RequestId,
-    request_headers: HeaderLines,
-    response_headers: HeaderLines,
+    request_headers: Box<str>,
+    response_headers: Box<str>,
 }
 
 impl RecentHeaders {
@@ -55,8 +56,8 @@ impl RecentHeaders {
         }
         state.entries.push_back(HeaderEntry {
             id,
-            request_headers: to_header_lines(headers),
-            response_headers: Vec::new(),
+            request_headers: write_lines(headers),
+            response_headers: Box::default(),
         });
         true
     }
@@ -65,7 +66,7 @@ impl RecentHeaders {
     pub(in crate::relay) fn record_response(&self, id: RequestId, headers: &HeaderMap) {
         let mut state = self.0.lock();
         if let Some(entry) = state.entries.iter_mut().rev().find(|entry| entry.id == id) {
-            entry.response_headers = to_header_lines(headers);
+            entry.response_headers = write_lines(headers);
         }
     }
 
@@ -78,29 +79,38 @@ impl RecentHeaders {
             .iter()
             .rev()
             .find(|entry| entry.id == id)
-            .map(|entry| (entry.request_headers.clone(), entry.response_headers.clone()))
+            .map(|entry| (read_lines(&entry.request_headers), read_lines(&entry.response_headers)))
     }
 }
 
-fn to_header_lines(headers: &HeaderMap) -> HeaderLines {
+/// Writes the headers up to the maximum size. A value cannot contain a line break.
+fn write_lines(headers: &HeaderMap) -> Box<str> {
+    let size = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len();
     let mut remaining = MAX_HEADER_BYTES;
-    let all = headers
-        .iter()
-        .map(|(name, value)| (name.as_str(), String::from_utf8_lossy(value.as_bytes())));
-    all.take_while(|(name, value)| {
-        let size = name.len() + value.len();
-        let fits = size <= remaining;
-        remaining = remaining.saturating_sub(size);
+    let fitting = headers.iter().take_while(|header| {
+        let fits = size(*header) <= remaining;
+        remaining = remaining.saturating_sub(size(*header));
         fits
-    })
-    .map(|(name, value)| (name.to_owned(), value.into_owned()))
-    .collect()
+    });
+    let mut text = String::with_capacity(
+        headers.iter().map(|header| size(header) + 3).sum::<usize>().min(2 * MAX_HEADER_BYTES),
+    );
+    for (name, value) in fitting {
+        text.push_str(name.as_str());
+        text.push_str(": ");
+        text.push_str(&String::from_utf8_lossy(value.as_bytes()));
+        text.push('\n');
+    }
+    text.into()
+}
+
+fn read_lines(text: &str) -> HeaderLines {
+    let lines = text.lines().filter_map(|line| line.split_once(": "));
+    lines.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
     use crate::base::clock::UnixMillis;
 
@@ -139,6 +149,8 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert("a", HeaderValue::from_static("1"));
         headers.insert("b", HeaderValue::from_str(&"x".repeat(10_000)).expect("a value"));
-        assert_eq!(to_header_lines(&headers), [("a".to_owned(), "1".to_owned())]);
+        headers.insert("c", HeaderValue::from_static(""));
+        let shown = read_lines(&write_lines(&headers));
+        assert_eq!(shown, [("a".to_owned(), "1".to_owned())]);
     }
 }

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -23,14 +23,25 @@ pub struct InFlight {
     total: AtomicUsize,
     /// Projects with at least one request in flight.
     active_projects: AtomicUsize,
+    /// Projects that places are left for.
+    expected_projects: AtomicUsize,
     /// A counter for each project of the settings; replaced by a reload, which keeps the counters.
-    by_project: ArcSwap<HashMap<Arc<str>, Arc<AtomicUsize>>>,
+    by_project: ArcSwap<HashMap<Arc<str>, Arc<ProjectCount>>>,
+}
+
+/// The requests of one project.
+#[derive(Debug, Default)]
+struct ProjectCount {
+    in_flight: AtomicUsize,
+    /// Whether places are left for it: it is in the file, or has sent a request. The project of
+    /// this machine's user is always there, and often not used.
+    is_expected: AtomicBool,
 }
 
 /// A request's place; freed when dropped.
 pub struct InFlightPermit {
     all: Arc<InFlight>,
-    project: Option<Arc<AtomicUsize>>,
+    project: Option<Arc<ProjectCount>>,
 }
 
 /// Why no place is free.
@@ -50,7 +61,7 @@ struct Load {
     /// Projects with requests in flight, this one included.
     active_projects: usize,
     /// Projects that could have some.
-    known_projects: usize,
+    expected_projects: usize,
     max: usize,
 }
 
@@ -61,7 +72,7 @@ impl Load {
         if self.total >= self.max {
             return Err(NoPlace::Full);
         }
-        let reserved = if self.known_projects > 1 { self.max / RESERVED_PART } else { 0 };
+        let reserved = if self.expected_projects > 1 { self.max / RESERVED_PART } else { 0 };
         let share = (self.max / self.active_projects.max(1)).max(1);
         if self.of_project < share && self.of_project < self.max - reserved
             || self.total < self.max - reserved
@@ -83,11 +94,18 @@ impl InFlight {
     /// Counts the projects of these settings; the requests of others count for none.
     pub(in crate::relay) fn apply_settings(&self, settings: &Settings) {
         let before = self.by_project.load();
-        let counter = |project: &Arc<Project>| {
-            let counter = before.get(&project.name).map(Arc::clone).unwrap_or_default();
+        let implied = settings.projects.len().saturating_sub(settings.configured_projects);
+        let counter = |(index, project): (usize, &Arc<Project>)| {
+            let counter: Arc<ProjectCount> =
+                before.get(&project.name).map(Arc::clone).unwrap_or_default();
+            if index >= implied {
+                counter.is_expected.store(true, Ordering::Relaxed);
+            }
             (Arc::clone(&project.name), counter)
         };
-        let counters = settings.projects.iter().map(counter).collect();
+        let counters: HashMap<_, _> = settings.projects.iter().enumerate().map(counter).collect();
+        let expected = counters.values().filter(|it| it.is_expected.load(Ordering::Relaxed));
+        self.expected_projects.store(expected.count(), Ordering::Relaxed);
         self.by_project.store(Arc::new(counters));
     }
 
@@ -108,9 +126,15 @@ impl InFlight {
     ) -> Result<InFlightPermit, NoPlace> {
         let by_project = self.by_project.load();
         let counter = by_project.get(project).map(Arc::clone);
-        let of_project = counter.as_ref().map_or(0, |count| count.fetch_add(1, Ordering::Relaxed));
-        if counter.is_some() && of_project == 0 {
-            self.active_projects.fetch_add(1, Ordering::Relaxed);
+        let mut of_project = 0;
+        if let Some(counter) = &counter {
+            of_project = counter.in_flight.fetch_add(1, Ordering::Relaxed);
+            if of_project == 0 {
+                self.active_projects.fetch_add(1, Ordering::Relaxed);
+                if !counter.is_expected.swap(true, Ordering::Relaxed) {
+                    self.expected_projects.fetch_add(1, Ordering::Relaxed);
+                }
+            }
         }
         let total = self.total.fetch_add(1, Ordering::Relaxed);
         // Frees what was taken if there is no place.
@@ -119,7 +143,7 @@ impl InFlight {
             total,
             of_project,
             active_projects: self.active_projects.load(Ordering::Relaxed),
-            known_projects: by_project.len(),
+            expected_projects: self.expected_projects.load(Ordering::Relaxed),
             max,
         };
         load.check().map(|()| permit)
@@ -130,7 +154,7 @@ impl Drop for InFlightPermit {
     fn drop(&mut self) {
         self.all.total.fetch_sub(1, Ordering::Relaxed);
         if let Some(project) = &self.project
-            && project.fetch_sub(1, Ordering::Relaxed) == 1
+            && project.in_flight.fetch_sub(1, Ordering::Relaxed) == 1
         {
             self.all.active_projects.fetch_sub(1, Ordering::Relaxed);
         }
@@ -142,14 +166,14 @@ mod tests {
     use super::*;
 
     fn load(total: usize, of_project: usize, active_projects: usize) -> Load {
-        Load { total, of_project, active_projects, known_projects: 3, max: 100 }
+        Load { total, of_project, active_projects, expected_projects: 3, max: 100 }
     }
 
     #[test]
     fn one_project_leaves_places_for_the_others() {
         assert_eq!(load(74, 74, 1).check(), Ok(()));
         assert_eq!(load(75, 75, 1).check(), Err(NoPlace::ShareTaken));
-        let alone = Load { known_projects: 1, ..load(99, 99, 1) };
+        let alone = Load { expected_projects: 1, ..load(99, 99, 1) };
         assert_eq!(alone.check(), Ok(()), "there is nobody to leave places for");
         assert_eq!(load(75, 0, 2).check(), Ok(()));
         assert_eq!(load(99, 24, 2).check(), Ok(()));
@@ -165,6 +189,7 @@ mod tests {
         let names: [Arc<str>; 2] = ["a".into(), "b".into()];
         let counters = names.iter().map(|name| (Arc::clone(name), Arc::default())).collect();
         all.by_project.store(Arc::new(counters));
+        all.expected_projects.store(2, Ordering::Relaxed);
         let of_a: Vec<_> = (0..6).map_while(|_| all.try_acquire("a", 8).ok()).collect();
         assert_eq!((of_a.len(), all.len()), (6, 6));
         assert_eq!(all.try_acquire("a", 8).err(), Some(NoPlace::ShareTaken));
@@ -180,5 +205,24 @@ mod tests {
         assert_eq!(max_in_flight(512, 1_024), 512);
         assert_eq!(max_in_flight(512, 100), 92);
         assert_eq!(max_in_flight(1, 1), 1);
+    }
+
+    #[test]
+    fn places_are_left_for_the_project_of_this_machine_once_it_is_used() {
+        let named = |name: &str| Arc::new(Project { name: name.into(), ..Project::default() });
+        let settings = Settings {
+            projects: vec![named("default"), named("a")],
+            configured_projects: 1,
+            ..Settings::default()
+        };
+        let all = Arc::new(InFlight::default());
+        let places_of_a =
+            || (0..9).map_while(|_| all.try_acquire("a", 8).ok()).collect::<Vec<_>>().len();
+        all.apply_settings(&settings);
+        assert_eq!(places_of_a(), 8);
+        drop(all.try_acquire("default", 8));
+        assert_eq!(places_of_a(), 6);
+        all.apply_settings(&settings);
+        assert_eq!(places_of_a(), 6, "a reload does not forget it");
     }
 }
