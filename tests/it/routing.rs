@@ -405,6 +405,12 @@ fn what_would_be_decided_is_told_without_deciding_it() {
             told.text()
         );
     }
+    let metrics = |model: &str| {
+        let path = format!("/providers/one/metrics?logical_model={model}");
+        proxy.send(&Request::get(&path)).json()["attempts"].clone()
+    };
+    assert_eq!(proxy.ask(&chat_body("auto", "hi", false)).status, 200);
+    assert_eq!((metrics("auto"), metrics("other")), (json!(1), json!(0)));
     for path in ["/providers/three", "/logical-models/three"] {
         assert_eq!(proxy.send(&Request::get(path)).status, 404, "{path}");
     }

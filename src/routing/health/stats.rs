@@ -6,7 +6,8 @@ use std::{cell::Cell, collections::VecDeque, time::Duration};
 use crate::base::{clock::Mono, rolling::RollingBuckets};
 
 const MAX_ATTEMPTS: usize = 100;
-const MAX_AGE: Duration = Duration::from_secs(15 * 60);
+/// Older attempts do not count.
+pub const MAX_AGE: Duration = Duration::from_secs(15 * 60);
 /// The chart: number of buckets, and seconds per bucket.
 pub const SPARK_BUCKETS: usize = 15;
 const SPARK_WIDTH: Duration = Duration::from_secs(20);
@@ -79,8 +80,7 @@ impl AttemptStats {
             return summary;
         }
         let StatsView { attempts, errors, ttft_p95, .. } = self.view(now);
-        let errors = if attempts == 0 { 0.0 } else { f64::from(errors) / f64::from(attempts) };
-        let summary = StatsSummary { attempts, error_rate: errors, ttft_p95 };
+        let summary = StatsSummary { attempts, error_rate: error_rate(errors, attempts), ttft_p95 };
         self.summary.set(Some((now, summary)));
         summary
     }
@@ -98,6 +98,20 @@ impl AttemptStats {
             spark: self.attempts.series(now).zip(self.failed.series(now)).collect(),
         }
     }
+}
+
+impl StatsView {
+    /// Returns the failed part of the attempts, from 0 to 1.
+    #[must_use]
+    pub fn error_rate(&self) -> f64 {
+        error_rate(self.errors, self.attempts)
+    }
+}
+
+/// Returns the failed part of the attempts, from 0 to 1; 0 without attempts.
+#[must_use]
+pub fn error_rate(errors: u32, attempts: u32) -> f64 {
+    if attempts == 0 { 0.0 } else { f64::from(errors) / f64::from(attempts) }
 }
 
 /// Returns the nearest-rank percentile of sorted values.

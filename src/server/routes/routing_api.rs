@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use crate::server::{
     paths::RoutingQuery,
-    routes::{not_found, sessions},
+    routes::{not_found, query_value, sessions},
     state::ServerState,
 };
 use crate::{
@@ -33,6 +33,7 @@ use crate::{
         affinity::{AffinityBinding, ConversationKeys},
         candidate::Candidate,
         decision::{RouteQuery, Verdict},
+        health::stats::{self, AttemptStats, StatsView},
         listing::{self, NameKind},
         name_resolver::OnUnknownList,
         resolve::{self, ResolvedModel},
@@ -63,7 +64,7 @@ pub(in crate::server) async fn respond(
             logical_models(server, project, wanted.as_deref(), upstreams)
         }
         RoutingQuery::Providers { id: wanted, section: part } => {
-            providers(server, project, wanted.as_deref(), part.as_deref())
+            providers(server, project, wanted.as_deref(), (part.as_deref(), query))
         }
         RoutingQuery::Session(name) => session_binding(server, project, &name),
     };
@@ -133,7 +134,7 @@ fn providers(
     server: &ServerState,
     project: &Project,
     wanted: Option<&str>,
-    section: Option<&str>,
+    (section, query): (Option<&str>, Option<&str>),
 ) -> Result<Value, ProxyError> {
     let generation = server.engine.generation();
     let mut all = views::upstreams(&server.engine, &generation);
@@ -141,11 +142,7 @@ fn providers(
     let summarize = |view: &crate::control::snapshot::UpstreamView| {
         let settings =
             generation.settings.upstreams.iter().find(|upstream| *upstream.name == *view.name);
-        let error_rate = if view.stats.attempts == 0 {
-            0.0
-        } else {
-            f64::from(view.stats.errors) / f64::from(view.stats.attempts)
-        };
+        let error_rate = stats::error_rate(view.stats.errors, view.stats.attempts);
         let status = match view.state {
             UpstreamState::Healthy if error_rate > 0.1 => "degraded",
             UpstreamState::Healthy => "healthy",
@@ -173,10 +170,20 @@ fn providers(
         .find(|view| view.name == wanted)
         .ok_or_else(|| not_found("provider", wanted, "GET /providers lists them"))?;
     let (settings, error_rate, status) = summarize(view);
-    let metrics = json!({
+    let mut metrics = json!({
         "provider_id": view.name, "attempts": view.stats.attempts, "errors": view.stats.errors, "error_rate": error_rate,
         "latency_p50_ms": view.stats.ttft_p50_ms, "latency_p95_ms": view.stats.ttft_p95_ms, "status": status,
     });
+    if let Some(model) = query_value(query, "logical_model").filter(|name| !name.is_empty()) {
+        let stats = model_stats(server, &view.name, &model);
+        let millis = |span: Option<Duration>| span.map(|span| span.as_millis() as u64);
+        metrics["logical_model"] = json!(model);
+        metrics["attempts"] = json!(stats.attempts);
+        metrics["errors"] = json!(stats.errors);
+        metrics["error_rate"] = json!(stats.error_rate());
+        metrics["latency_p50_ms"] = json!(millis(stats.ttft_p50));
+        metrics["latency_p95_ms"] = json!(millis(stats.ttft_p95));
+    }
     let health = json!({
         "provider_id": view.name, "status": status, "cause": view.cause.as_ref().map(ToString::to_string), "until": view.until.map(|until| until.to_string()),
         "keys": view.keys, "keys_ready": view.keys_ready,
@@ -203,6 +210,27 @@ fn providers(
             "weight": settings.map(|upstream| upstream.weight), "status": status, "health": health, "metrics": metrics,
         }),
     })
+}
+
+/// Returns the statistics of one requested model at an upstream, from the last finished requests.
+fn model_stats(server: &ServerState, upstream: &str, model: &str) -> StatsView {
+    let now = server.engine.clock.mono();
+    let oldest = server.engine.clock.unix().0.saturating_sub(stats::MAX_AGE.as_millis() as i64);
+    let mut all = AttemptStats::default();
+    server.engine.bus.view(|live| {
+        let requests = live.finished().filter(|request| {
+            request.at.0 >= oldest && request.requested_model.eq_ignore_ascii_case(model)
+        });
+        for request in requests {
+            for attempt in request.attempts.iter().filter(|attempt| *attempt.upstream == *upstream)
+            {
+                let ttft = request.ttft_ms.filter(|_| attempt.won);
+                let ttft = ttft.map(|ms| Duration::from_millis(ms.into()));
+                all.record(attempt.outcome.is_some(), ttft, now);
+            }
+        }
+    });
+    all.view(now)
 }
 
 fn logical_models(

@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::server::{routes::not_found, state::ServerState};
+use crate::server::{
+    routes::{not_found, query_value},
+    state::ServerState,
+};
 use crate::{
     base::id::RequestId,
     config::settings::Project,
@@ -36,13 +39,10 @@ pub(in crate::server) async fn list_turns(
         .code("no_ledger"));
     };
     let bad_request = |message: &str| ProxyError::new(ProxyErrorKind::BadRequest, message);
-    let value = |name: &str| {
-        let pairs = query.unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
-        pairs.filter(|(key, _)| *key == name).map(|(_, value)| value).next_back()
-    };
+    let value = |name: &str| query_value(query, name);
     let before = value("before")
         .map(|id| {
-            RequestId::parse(id)
+            RequestId::parse(&id)
                 .ok_or_else(|| bad_request("`before` is the `request_id` of a turn"))
         })
         .transpose()?;

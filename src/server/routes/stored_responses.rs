@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Response, StatusCode};
 use hyper::body::Incoming;
 
-use crate::server::{paths::StoredAction, state::ServerState};
+use crate::server::{paths::StoredAction, routes::query_value, state::ServerState};
 use crate::{
     base::{id::RequestId, sanitize},
     dialect::{stored, stored_events},
@@ -96,12 +96,9 @@ fn answer_locally(
     query: &str,
 ) -> Response<ResponseBody> {
     let refuse = |error: &ProxyError| response::error_response(Dialect::Responses, id, error);
-    let parameter = |name: &str| {
-        let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-        pairs.into_iter().find(|(key, _)| *key == name).map(|(_, value)| value)
-    };
+    let parameter = |name: &str| query_value(Some(query), name);
     let text = match action {
-        StoredAction::Get if parameter("stream") == Some("true") => {
+        StoredAction::Get if parameter("stream").as_deref() == Some("true") => {
             let after = parameter("starting_after").and_then(|number| number.parse().ok());
             return match stored_events::stored_events(&stored.body, after) {
                 Some(events) => response::full_response(
