@@ -13,6 +13,7 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::{
     base::{
@@ -108,13 +109,27 @@ fn running_suffix(pid: u32, listen: &[String]) -> String {
 pub struct RunDir;
 
 impl RunDir {
-    /// Locks the data dir for this process; creates it if it is missing.
+    /// Locks the data dir for this process; creates it if it is missing. If the data dir cannot be
+    /// written, a folder in memory stands in for its run dir, so that commands find the proxy.
     ///
     /// # Errors
     ///
-    /// Another proxy has the lock, or the dir cannot be written.
+    /// Another proxy has the lock, or the dir belongs to another user.
     pub fn claim(data: &Path) -> Result<DataDirLock, ClaimError> {
-        let dir = data.join("run");
+        match Self::claim_in(data, data.join("run")) {
+            Err(ClaimError::Io { path, error }) if is_not_writable(&error) => {
+                let Some(spare) = spare_dir(data) else {
+                    return Err(ClaimError::Io { path, error });
+                };
+                let mut claimed = Self::claim_in(&spare, spare.join("run"))?;
+                claimed.problem = Some(error);
+                Ok(claimed)
+            }
+            claimed => claimed,
+        }
+    }
+
+    fn claim_in(data: &Path, dir: PathBuf) -> Result<DataDirLock, ClaimError> {
         let io = |path: &Path| {
             let path = path.to_owned();
             move |error| ClaimError::Io { path, error }
@@ -135,7 +150,9 @@ impl RunDir {
             looks += 1;
             std::thread::sleep(LOCK_POLL_INTERVAL);
         };
-        let claimed = DataDirLock { dir, _lock: lock };
+        // A full disk often takes an empty file and refuses its contents.
+        write_atomic(&dir.join("token"), b"-", 0o600).map_err(io(&dir))?;
+        let claimed = DataDirLock { dir, _lock: lock, problem: None };
         // Files of a crashed proxy must not describe this one while it starts.
         claimed.remove_files();
         Ok(claimed)
@@ -144,10 +161,7 @@ impl RunDir {
     /// Finds the proxy that serves from this data dir now.
     #[must_use]
     pub fn find_running(data: &Path) -> Option<RunInfo> {
-        let dir = data.join("run");
-        if !is_lock_held(&dir.join("lock")) {
-            return None;
-        }
+        let dir = run_dirs(data).find(|dir| is_lock_held(&dir.join("lock")))?;
         let ProxyInfo { pid, started, version, listen } = read_proxy_info(&dir)?;
         let token = Secret::new(read_small_file(&dir.join("token"))?.trim().to_owned());
         Some(RunInfo { pid, started, version, listen, token })
@@ -156,7 +170,7 @@ impl RunDir {
     /// Returns whether a proxy has locked this data dir, even if it is not listening.
     #[must_use]
     pub fn is_locked(data: &Path) -> bool {
-        is_lock_held(&data.join("run").join("lock"))
+        run_dirs(data).any(|dir| is_lock_held(&dir.join("lock")))
     }
 }
 
@@ -165,9 +179,17 @@ impl RunDir {
 pub struct DataDirLock {
     dir: PathBuf,
     _lock: FileLock,
+    /// Why the data dir itself cannot be written, if so.
+    problem: Option<io::Error>,
 }
 
 impl DataDirLock {
+    /// Returns why the data dir cannot be written; `None` if it can.
+    #[must_use]
+    pub fn problem(&self) -> Option<&io::Error> {
+        self.problem.as_ref()
+    }
+
     /// Publishes the listen addresses and creates the control token of this run.
     ///
     /// # Errors
@@ -201,6 +223,65 @@ impl Drop for DataDirLock {
     fn drop(&mut self) {
         self.remove_files();
     }
+}
+
+/// Whether the disk is full, read-only or without locks, rather than the path wrong.
+fn is_not_writable(error: &io::Error) -> bool {
+    use io::ErrorKind as Kind;
+    matches!(
+        error.kind(),
+        Kind::StorageFull | Kind::QuotaExceeded | Kind::ReadOnlyFilesystem | Kind::Unsupported
+    ) || is_without_locks(error)
+}
+
+#[cfg(unix)]
+fn is_without_locks(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let code = error.raw_os_error();
+    code == Some(Errno::NOLCK.raw_os_error()) || code == Some(Errno::OPNOTSUPP.raw_os_error())
+}
+
+#[cfg(not(unix))]
+fn is_without_locks(_: &io::Error) -> bool {
+    false
+}
+
+/// Returns the folder in memory, of this user, that stands in for a data dir.
+#[cfg(unix)]
+fn spare_dir(data: &Path) -> Option<PathBuf> {
+    let uid = rustix::process::geteuid().as_raw();
+    let base = [PathBuf::from(format!("/run/user/{uid}")), "/dev/shm".into(), "/tmp".into()]
+        .into_iter()
+        .find(|base| base.is_dir())?;
+    let data = std::path::absolute(data).ok()?;
+    let digest = Sha256::digest(data.as_os_str().as_encoded_bytes());
+    let name: String = digest[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+    Some(base.join(format!("aiproxy-{uid}-{name}")))
+}
+
+#[cfg(not(unix))]
+fn spare_dir(_: &Path) -> Option<PathBuf> {
+    None
+}
+
+/// Whether a folder is this user's own: everybody may create one in the places for spare folders.
+fn is_own(dir: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt as _;
+        let uid = rustix::process::geteuid().as_raw();
+        fs::symlink_metadata(dir).is_ok_and(|found| found.is_dir() && found.uid() == uid)
+    }
+    #[cfg(not(unix))]
+    {
+        dir.is_dir()
+    }
+}
+
+/// Returns the run dirs in which a proxy of a data dir may be found.
+fn run_dirs(data: &Path) -> impl Iterator<Item = PathBuf> {
+    let spare = spare_dir(data).filter(|spare| is_own(spare)).map(|spare| spare.join("run"));
+    [data.join("run")].into_iter().chain(spare)
 }
 
 /// Uses a shared lock, so that two commands that check at the same time do not take each other for
@@ -279,6 +360,25 @@ mod tests {
         let claimed = RunDir::claim(data.path()).unwrap();
         assert!(!run.join("proxy.json").exists());
         drop(claimed);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_proxy_without_a_writable_data_dir_is_found_in_memory() {
+        let full = io::Error::from(io::ErrorKind::StorageFull);
+        assert!(is_not_writable(&full) && is_not_writable(&rustix::io::Errno::NOLCK.into()));
+        assert!(!is_not_writable(&io::Error::from(io::ErrorKind::PermissionDenied)));
+        let data = tempfile::tempdir().unwrap();
+        let spare = spare_dir(data.path()).unwrap();
+        let claimed = RunDir::claim_in(&spare, spare.join("run")).unwrap();
+        drop(claimed.publish(vec!["127.0.0.1:1".to_owned()], STARTED).unwrap());
+
+        let found = RunDir::find_running(data.path()).map(|found| found.pid);
+        drop(claimed);
+        fs::remove_dir_all(&spare).unwrap();
+
+        assert_eq!(found, Some(std::process::id()));
+        assert!(RunDir::find_running(data.path()).is_none());
     }
 
     #[cfg(unix)]

@@ -251,7 +251,7 @@ texts! {
         switched_on unreadable
     }
     notice: NoticeTexts {
-        bodies_skipped bodies_all bodies_failed client_key key_kept key_not_usable learned
+        bodies_skipped bodies_all bodies_failed client_key data_dir_not_writable key_kept key_not_usable learned
         ledger_damaged ledger_not_started ledger_not_writable ledger_replaced ledger_writable
         needs_url network_back network_down spaces stopping unpriced
     }

@@ -29,6 +29,7 @@ use std::{net::SocketAddr, sync::Arc};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    base::sanitize,
     cli::{
         context::GlobalArgs,
         error::{CliError, ExitStatus},
@@ -43,7 +44,10 @@ use crate::{
     },
     config::{Environment, IdInterner, watch},
     control::rundir::{ClaimError, RunDir},
-    events::event::{EventKind, Severity},
+    events::{
+        event::{EventKind, Severity},
+        status_message::notice::NoticeMessage,
+    },
     relay::background::save_health,
     secrets::Secret,
 };
@@ -92,7 +96,7 @@ pub async fn serve(global: &GlobalArgs, args: ServeArgs) -> Result<ExitStatus, C
         &proxy.admin.tracker,
         &closing,
     )?;
-    announce(&proxy, &addrs);
+    announce(&proxy, &addrs, run_dir.problem());
     report_state(ServiceState::Ready);
     let Proxy { admin, server_state, settings, token, body_note, task_inputs, .. } = proxy;
     background::spawn_tasks(&admin, task_inputs);
@@ -120,8 +124,19 @@ pub async fn serve(global: &GlobalArgs, args: ServeArgs) -> Result<ExitStatus, C
 }
 
 /// Logs what was discovered and which settings are dangerous.
-fn announce(proxy: &Proxy, addrs: &[SocketAddr]) {
+fn announce(proxy: &Proxy, addrs: &[SocketAddr], data_problem: Option<&std::io::Error>) {
     let engine = &proxy.admin.engine;
+    if let Some(problem) = data_problem {
+        let path = proxy.admin.paths.data.display().to_string();
+        let notice: Arc<_> = NoticeMessage::DataDirNotWritable {
+            path: sanitize::clean(&path).into(),
+            problem: problem.to_string().into(),
+        }
+        .into();
+        tracing::warn!("{notice}");
+        let kind = EventKind::Notice { text: notice, level: Severity::Warn };
+        engine.bus.publish(engine.clock.unix(), kind);
+    }
     for notice in &proxy.discovery_notes {
         tracing::info!("{notice}");
         engine.bus.publish(

@@ -24,6 +24,11 @@ pub enum NoticeMessage {
         keep: Arc<str>,
         limit: Arc<str>,
     },
+    /// The data dir cannot be written, so nothing outlives this run.
+    DataDirNotWritable {
+        path: Arc<str>,
+        problem: Arc<str>,
+    },
     /// A key that was read before stays in use although it cannot be read now.
     KeyKept {
         name: Arc<str>,
@@ -111,6 +116,12 @@ impl fmt::Display for NoticeMessage {
                      none"
                 )
             }
+            Self::DataDirNotWritable { path, problem } => write!(
+                f,
+                "the data dir {path} cannot be written ({problem}), so this run keeps its state \
+                 in memory only; free some space or make it writable, or name another one with \
+                 --data-dir or AIPROXY_DATA_DIR"
+            ),
             Self::KeyKept { name, secret } => write!(
                 f,
                 "{name} cannot be read now, the key that was read before stays in use: {secret}"

@@ -96,6 +96,9 @@ impl ReasonWords for NoticeMessage {
                 let words = if *only_failed { &text.bodies_failed } else { &text.bodies_all };
                 fill(words, &[("keep", keep), ("limit", limit)])
             }
+            Self::DataDirNotWritable { path, problem } => {
+                fill(&text.data_dir_not_writable, &[("path", path), ("problem", problem)])
+            }
             Self::KeyKept { name, secret } => {
                 fill(&text.key_kept, &[("name", name), ("why", &secret.words(texts))])
             }

@@ -502,6 +502,7 @@ fn notices_are_worded_in_both_languages() {
         },
         NoticeMessage::LedgerNotStarted { problem: problem.clone() },
         NoticeMessage::LedgerNotWritable { path: path.clone(), problem },
+        NoticeMessage::DataDirNotWritable { path: path.clone(), problem: name("full") },
         NoticeMessage::LedgerReplaced { path: path.clone() },
         NoticeMessage::LedgerWritable { path },
         NoticeMessage::NetworkBack,
