@@ -14,6 +14,7 @@ pub mod in_process;
 pub mod keys;
 pub mod local_probe;
 pub mod models;
+mod pinned;
 pub mod plain_pool;
 pub mod pool;
 pub mod retry_headers;

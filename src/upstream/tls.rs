@@ -18,6 +18,8 @@ use rustls::{
 use rustls_platform_verifier::Verifier;
 use tokio::sync::OnceCell;
 
+use super::pinned::PinnedCertificates;
+
 /// The TLS settings of one (`ca_file`, `insecure_tls`) pair, created on first use. Reading the
 /// system's roots takes tens of milliseconds and memory, which setups with only local models avoid.
 #[derive(Debug)]
@@ -75,8 +77,11 @@ fn build_verifier(
 ) -> Result<Arc<dyn ServerCertVerifier>, String> {
     let extra = ca_file.map(read_ca_file).transpose()?.unwrap_or_default();
     let only_system = extra.is_empty();
-    match Verifier::new_with_extra_roots(extra, Arc::clone(provider)) {
-        Ok(verifier) => Ok(Arc::new(verifier)),
+    match Verifier::new_with_extra_roots(extra.clone(), Arc::clone(provider)) {
+        Ok(verifier) if only_system => Ok(Arc::new(verifier)),
+        Ok(verifier) => {
+            Ok(Arc::new(PinnedCertificates { known: extra, inner: Arc::new(verifier) }))
+        }
         Err(error) if only_system => {
             tracing::warn!(%error, "the system has no usable certificates: trusting the built-in list of public authorities");
             let mut roots = RootCertStore::empty();
