@@ -7,7 +7,7 @@ use crate::cli::{
     context::GlobalArgs,
     env, explain, key, lifecycle, log, model, project, route,
     serve::{self, args::ServeArgs},
-    tools::import,
+    tools::{doctor, import},
     upstream, usage,
 };
 
@@ -75,6 +75,9 @@ pub enum Command {
     /// Take over the config of another proxy or router
     #[command(after_help = import::EXAMPLES)]
     Import(import::ImportArgs),
+    /// Check everything that can be in the way, and name the command that mends it
+    #[command(after_help = doctor::EXAMPLES)]
+    Doctor,
     /// Show, check and change the config file
     #[command(subcommand)]
     Config(config::ConfigCommand),

@@ -53,6 +53,7 @@ pub async fn run(cli: Cli) -> Result<ExitStatus, CliError> {
         Command::Ask(args) => Box::pin(ask::run(&ctx, args)).await,
         Command::Completions(args) => completions::print_completions(&args, Cli::command()),
         Command::Config(command) => Box::pin(config::run(&ctx, command)).await,
+        Command::Doctor => Box::pin(tools::doctor::run(&ctx)).await,
         Command::Explain(args) => Box::pin(explain::run(&ctx, args)).await,
         Command::Env(args) => Box::pin(env::run(&ctx, args)).await,
         Command::Import(args) => Box::pin(tools::import::run(&ctx, args)).await,

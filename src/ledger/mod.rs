@@ -2,6 +2,7 @@
 //! opens its own connection.
 
 pub mod bodies;
+pub mod check;
 mod daily;
 pub mod export;
 mod filter_sql;

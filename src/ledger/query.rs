@@ -79,7 +79,7 @@ const READ_ONLY: OpenFlags =
     OpenFlags::SQLITE_OPEN_READ_ONLY.union(OpenFlags::SQLITE_OPEN_NO_MUTEX);
 
 /// Opens a connection; also returns the schema version of the file.
-fn connect(path: &Path) -> Result<(Connection, i64), rusqlite::Error> {
+pub(super) fn connect(path: &Path) -> Result<(Connection, i64), rusqlite::Error> {
     let connection = Connection::open_with_flags(path, READ_ONLY)?;
     connection.busy_timeout(Duration::from_secs(2))?;
     let version = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
@@ -97,7 +97,7 @@ fn is_open_error(error: &rusqlite::Error) -> bool {
 
 /// Opens a file that no process can write as immutable. The file is complete unless there is a WAL
 /// with rows that are not merged yet.
-fn connect_immutable(path: &Path) -> Result<(Connection, i64), QueryError> {
+pub(super) fn connect_immutable(path: &Path) -> Result<(Connection, i64), QueryError> {
     let mut wal_path = path.as_os_str().to_owned();
     wal_path.push("-wal");
     if std::fs::metadata(&wal_path).is_ok_and(|file| file.len() > 0) {

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// A file up to this size is checked completely when it is opened.
-const MAX_CHECKED_BYTES: u64 = 64 << 20;
+pub(super) const MAX_CHECKED_BYTES: u64 = 64 << 20;
 /// Another process may lock the file for a moment.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Number of price rows cached in memory.

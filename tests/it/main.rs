@@ -22,6 +22,8 @@ mod config_edits;
 mod configs;
 #[cfg(target_os = "linux")]
 mod deploying;
+#[cfg(unix)]
+mod doctoring;
 mod failover;
 mod fuzzed;
 mod gateway;

@@ -9,12 +9,15 @@ use crate::{
     cli::expose::expose_secret,
     config::{
         presets,
-        settings::{KeyId, Upstream},
+        settings::{DialectEndpoint, KeyId, Upstream},
     },
     dialect::registry,
-    ir::op::Dialect,
+    ir::{fault::TransportFault, op::Dialect},
     secrets::Secret,
-    upstream::{ProviderKeys, UpstreamClient, aux_client},
+    upstream::{
+        ProviderKeys, UpstreamClient,
+        aux_client::{self, SmallResponse},
+    },
 };
 
 /// The provider's verdict on a key.
@@ -39,6 +42,30 @@ pub(in crate::cli) async fn check_key(
     let Some(end) = upstream.endpoints.first() else {
         return KeyVerdict::Unknown("it has no base URL".to_owned());
     };
+    let egress = registry::egress(end.dialect);
+    match fetch_models(upstream, end, secret).await {
+        Err(fault) => KeyVerdict::Unknown(clean(&fault.reason.to_string()).into_owned()),
+        Ok(answer) => classify(
+            answer.status.as_u16(),
+            egress.read_models(&answer.body).map(|list| list.len()),
+            || {
+                let content_type = content_type_of(&answer);
+                egress.read_error(answer.status.as_u16(), content_type, &answer.body).message
+            },
+        ),
+    }
+}
+
+/// Requests the list of models from an endpoint of the upstream, with only this key.
+///
+/// # Errors
+///
+/// As [`aux_client::get`].
+pub(in crate::cli) async fn fetch_models(
+    upstream: &Arc<Upstream>,
+    end: &DialectEndpoint,
+    secret: Option<&Secret>,
+) -> Result<SmallResponse, TransportFault> {
     let keys = Arc::new(ProviderKeys::default());
     // The number only has to match the one below, because this table contains one key.
     let id = secret.map(|secret| {
@@ -54,21 +81,12 @@ pub(in crate::cli) async fn check_key(
     if end.dialect == Dialect::Anthropic {
         headers.insert("anthropic-version", HeaderValue::from_static("2023-06-01"));
     }
-    match aux_client::get(&client, upstream, end, id, path, headers).await {
-        Err(fault) => KeyVerdict::Unknown(clean(&fault.reason.to_string()).into_owned()),
-        Ok(answer) => {
-            let content_type = answer
-                .headers
-                .get("content-type")
-                .and_then(|v| v.to_str().ok())
-                .unwrap_or_default();
-            classify(
-                answer.status.as_u16(),
-                egress.read_models(&answer.body).map(|list| list.len()),
-                || egress.read_error(answer.status.as_u16(), content_type, &answer.body).message,
-            )
-        }
-    }
+    aux_client::get(&client, upstream, end, id, path, headers).await
+}
+
+/// The content type of a response; empty if it names none.
+pub(in crate::cli) fn content_type_of(answer: &SmallResponse) -> &str {
+    answer.headers.get("content-type").and_then(|v| v.to_str().ok()).unwrap_or_default()
 }
 
 /// Only an explicit rejection counts against a key. A provider without a model list returns 404 or

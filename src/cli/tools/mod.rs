@@ -1,3 +1,4 @@
 //! Commands that bring users of other programs in and keep the proxy running.
 
+pub mod doctor;
 pub mod import;
