@@ -36,6 +36,7 @@ impl AlertMessage {
             AlertKind::BudgetNear => "budget is nearly spent",
             AlertKind::BudgetSpent => "budget is spent",
             AlertKind::ErrorRate => "many requests fail",
+            AlertKind::KeyOut => "key cannot be used",
             AlertKind::KeyRejected => "key rejected",
             AlertKind::KeysCooling => "no key is ready",
             AlertKind::Ledger => "requests are not recorded",
@@ -175,6 +176,7 @@ mod tests {
     fn the_json_names_what_it_is_about() {
         for (what, subject, want) in [
             (AlertKind::KeyRejected, "openai/work", ["openai", "work", "", ""]),
+            (AlertKind::KeyOut, "openai/work", ["openai", "work", "", ""]),
             (AlertKind::KeysCooling, "groq:meta/llama", ["groq", "", "meta/llama", ""]),
             (AlertKind::UpstreamDown, "groq", ["groq", "", "", ""]),
             (AlertKind::BudgetSpent, "project ide", ["", "", "", "ide"]),

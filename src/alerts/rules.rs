@@ -12,6 +12,8 @@ use crate::{
 
 /// A shorter cooldown raises no alert, unless cooldowns repeat without a break.
 const MIN_DURATION: Duration = Duration::from_secs(30);
+/// From this long on, a cooldown of one key is reported although other keys work.
+const MIN_KEY_OUTAGE: Duration = Duration::from_secs(600);
 /// Minimum number of attempts for a meaningful error rate.
 const MIN_ATTEMPTS: u32 = 10;
 /// How long a removed or replaced ledger stays in the list of alerts.
@@ -215,12 +217,14 @@ fn resolution(
             // The key is no longer used, so recovery cannot be observed.
             _ => Resolution::Dropped,
         },
-        AlertKind::KeyRejected => match inputs
+        AlertKind::KeyOut | AlertKind::KeyRejected => match inputs
             .upstreams
             .iter()
             .flat_map(|upstream| &upstream.keys)
             .find(|key| *key.name == *subject)
         {
+            // The cooldown is nearly over, or another alert reports all keys.
+            Some(key) if what == AlertKind::KeyOut && is_unusable(key) => Resolution::Ongoing,
             Some(_) => Resolution::Recovered(format!("{subject} is in use again after {elapsed}")),
             None => Resolution::Dropped,
         },
@@ -305,6 +309,18 @@ fn find_conditions(inputs: &AlertInputs, now: UnixMillis) -> Vec<Condition> {
                 true,
             );
         }
+        for key in upstream.keys.iter().filter(|_| !upstream.keys.iter().all(is_unusable)) {
+            let Some(cooldown) = key.cooldown.as_ref().filter(|rest| lasts_long(rest, now)) else {
+                continue;
+            };
+            let text = format!(
+                "{} cannot be used now{}{}",
+                key.name,
+                retry_suffix(", next try in ", cooldown.until, now),
+                cause_suffix(cooldown.cause.as_ref())
+            );
+            add(new_alert(AlertKind::KeyOut, &key.name, text, Severity::Error), true);
+        }
         if let Some((subject, cooldown)) = all_keys_cooling(upstream, now) {
             let which = match upstream.keys.len() {
                 1 => format!("the only key of {subject} rests"),
@@ -321,6 +337,14 @@ fn find_conditions(inputs: &AlertInputs, now: UnixMillis) -> Vec<Condition> {
         }
     }
     found
+}
+
+fn is_unusable(key: &KeyAlertInputs) -> bool {
+    key.rejection.is_some() || key.cooldown.is_some()
+}
+
+fn lasts_long(cooldown: &AlertCooldown, now: UnixMillis) -> bool {
+    cooldown.until.is_none_or(|until| duration_between(now, until) >= MIN_KEY_OUTAGE)
 }
 
 fn error_rate_text(upstream: &UpstreamAlertInputs) -> String {
@@ -343,7 +367,6 @@ fn all_keys_cooling(
             .min_by_key(|rest| rest.until.map_or(i64::MAX, |until| until.0))
             .cloned()
     };
-    let is_unusable = |key: &KeyAlertInputs| key.rejection.is_some() || key.cooldown.is_some();
     let all_models: Vec<&AlertCooldown> =
         upstream.keys.iter().filter_map(|key| key.cooldown.as_ref()).collect();
     // If every key is rejected, each of them has its own alert.

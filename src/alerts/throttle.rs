@@ -26,7 +26,7 @@ pub fn alert_event(kind: AlertKind) -> Option<AlertEvent> {
         AlertKind::BalanceLow => AlertEvent::Balance,
         AlertKind::BudgetNear | AlertKind::BudgetSpent => AlertEvent::Budget,
         AlertKind::ErrorRate => AlertEvent::ErrorRate,
-        AlertKind::KeyRejected => AlertEvent::KeyDown,
+        AlertKind::KeyOut | AlertKind::KeyRejected => AlertEvent::KeyDown,
         AlertKind::KeysCooling | AlertKind::UpstreamDown => AlertEvent::UpstreamDown,
         AlertKind::Ledger => AlertEvent::Ledger,
         AlertKind::Recovered => AlertEvent::Recovered,

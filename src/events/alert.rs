@@ -32,6 +32,8 @@ pub enum AlertKind {
     BudgetSpent,
     /// Many requests fail.
     ErrorRate,
+    /// A key cannot be used for long: no credit, no permission, a daily limit.
+    KeyOut,
     /// A provider rejects a key.
     KeyRejected,
     /// Every key of an upstream is cooling.
@@ -56,6 +58,7 @@ impl AlertKind {
             Self::BudgetNear => "budget_near",
             Self::BudgetSpent => "budget_spent",
             Self::ErrorRate => "error_rate",
+            Self::KeyOut => "key_out",
             Self::KeyRejected => "key_rejected",
             Self::KeysCooling => "keys_cooling",
             Self::Ledger => "ledger",
@@ -84,6 +87,7 @@ mod tests {
             AlertKind::BudgetNear,
             AlertKind::BudgetSpent,
             AlertKind::ErrorRate,
+            AlertKind::KeyOut,
             AlertKind::KeyRejected,
             AlertKind::KeysCooling,
             AlertKind::Ledger,

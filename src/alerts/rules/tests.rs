@@ -87,6 +87,23 @@ fn keys_that_all_rest_are_told_unless_it_is_over_soon() {
 }
 
 #[test]
+fn a_key_without_credit_is_reported_although_another_one_works() {
+    let mut watch = AlertState::default();
+    let out = |until| groq_inputs(|groq| groq.keys[0].cooldown = cooldown(until, "402 no credit"));
+
+    assert_eq!(
+        alert_lines(&mut watch, &out(3_600), 0),
+        ["key_out groq/a: groq/a cannot be used now, next try in 1h: 402 no credit"]
+    );
+    assert!(alert_lines(&mut watch, &out(3_600), 3_100).is_empty(), "the alert is known");
+    assert_eq!(
+        alert_lines(&mut watch, &groq_inputs(|_| ()), 3_601),
+        ["recovered groq/a: groq/a is in use again after 1h1s"]
+    );
+    assert!(alert_lines(&mut watch, &out(4_000), 3_610).is_empty(), "a short cooldown");
+}
+
+#[test]
 fn a_model_that_no_key_may_use_is_told_with_its_name() {
     let facts = groq_inputs(|groq| {
         groq.keys[0].model_cooldowns = vec![
