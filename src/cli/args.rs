@@ -7,7 +7,7 @@ use crate::cli::{
     context::GlobalArgs,
     env, explain, key, lifecycle, log, model, project, route,
     serve::{self, args::ServeArgs},
-    tools::{doctor, import},
+    tools::{doctor, import, service},
     upstream, usage,
 };
 
@@ -54,6 +54,9 @@ pub enum Command {
     /// Stop the running proxy and start it again in this terminal
     #[command(after_help = RESTART)]
     Restart(lifecycle::RestartArgs),
+    /// Run the proxy as a service that starts at login
+    #[command(subcommand)]
+    Service(service::ServiceCommand),
     /// Apply the config file and read every key reference again
     #[command(after_help = RELOAD)]
     Reload,

@@ -66,6 +66,7 @@ pub async fn run(cli: Cli) -> Result<ExitStatus, CliError> {
         Command::Restart(args) => Box::pin(lifecycle::restart(&ctx, args)).await,
         Command::Route(args) => Box::pin(route::run(&ctx, args)).await,
         Command::Serve(args) => Box::pin(serve::serve(&ctx.global, args)).await,
+        Command::Service(command) => Box::pin(tools::service::run(&ctx, command)).await,
         Command::Status => Box::pin(status::run(&ctx)).await,
         Command::Stop(args) => Box::pin(lifecycle::stop(&ctx, args)).await,
         Command::Tui => Box::pin(tui::run(&ctx)).await,

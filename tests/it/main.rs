@@ -46,6 +46,8 @@ mod reload;
 mod repair;
 mod routing;
 mod serve;
+#[cfg(target_os = "linux")]
+mod servicing;
 mod simulation;
 mod stop;
 mod streams;
