@@ -32,7 +32,7 @@ pub fn check_file(path: &Path, in_use: bool) -> Result<FileState, StoreError> {
         }
         Err(error) => return Err(StoreError::Transient(error.to_string())),
     };
-    // A reader of a file in WAL mode creates two more files, so nobody must write to it without.
+    // Reading a file in WAL mode creates two more files, which only a file in use needs.
     let opened = if in_use {
         connect(path).map_err(StoreError::from)
     } else {

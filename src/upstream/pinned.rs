@@ -1,7 +1,7 @@
-//! Trusts servers whose own certificate stands in `ca_file`.
+//! Trusts servers whose own certificate is in `ca_file`.
 //!
 //! Such a certificate is often its own issuer and says that it may issue others. The usual check
-//! refuses it for a server, although whoever named it in `ca_file` meant exactly this one.
+//! refuses it for a server, although `ca_file` names exactly this certificate.
 
 use std::sync::Arc;
 

@@ -136,7 +136,7 @@ fn check_permissions(file: &ConfigFile, checks: &mut Vec<Check>) {
         checks.push(Check::warn(CHECK, data.display().to_string(), text, chmod(data, "700")));
     }
     if checks.len() == before {
-        checks.push(Check::ok(CHECK, "", "nobody else can read keys"));
+        checks.push(Check::ok(CHECK, "", "no other user can read keys"));
     }
 }
 

@@ -24,10 +24,10 @@ use crate::{
 use check::{Check, CheckState};
 
 pub(in crate::cli) const EXAMPLES: &str = "\
-Looks at the config, keyring, ports, network, proxy variables, clock, data dir, disk, permissions,
-ledger, and at each upstream and key with free calls only: the list of models. What only a paid call
-could prove is named; `aiproxy ask` makes one. Changes nothing, and needs no running proxy.
-Exits with code 1 if a check fails.
+Looks at the config, keyring, ports, network, proxy variables, clock, data dir, disk,
+permissions, ledger, and at each upstream and key with free calls only: the list of models.
+What only a paid call could prove is named; `aiproxy ask` makes one. Changes nothing, and needs
+no running proxy. Exits with code 1 if a check fails.
 
 Examples:
   aiproxy doctor

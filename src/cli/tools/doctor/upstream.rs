@@ -41,7 +41,7 @@ pub(super) async fn check(
     let upstreams: Vec<_> = settings.upstreams.iter().filter(is_remote).collect();
     if upstreams.is_empty() {
         let fix = "`aiproxy key add openai`, or another of `aiproxy upstream presets`";
-        checks.push(Check::warn("upstream", "", "there is none but the demo", fix));
+        checks.push(Check::warn("upstream", "", "only the demo is configured", fix));
     }
     let visits = upstreams.iter().map(|upstream| {
         let visit = Visit { upstream, resolver, obstacle: obstacle.as_ref() };

@@ -19,7 +19,7 @@ pub(super) enum Verdict {
     NotThere {
         page: bool,
     },
-    /// The status of an answer that tells nothing about the key.
+    /// The status of an answer that says nothing about the key.
     Broken(u16),
 }
 

@@ -89,7 +89,7 @@ fn uses(transformer: &Value) -> Vec<String> {
     list.filter_map(|one| text_of(one).or_else(|| one.get(0).and_then(text_of))).collect()
 }
 
-/// The address without the endpoint, and its dialect, which a transformer or the endpoint tells.
+/// The address without the endpoint, and its dialect, which a transformer or the endpoint names.
 fn address(url: &str, used: &[String]) -> (String, Dialect) {
     let has = |name: &str| used.iter().any(|used| used.to_ascii_lowercase() == name);
     let path = url.trim_end_matches('/');
@@ -116,7 +116,7 @@ fn read_router(source: &Source, mut router: Fields, draft: &mut Draft) {
             }
         }
     }
-    // The others have no equal, but a gap in them is told too.
+    // The others have no equal, but a gap in them is reported too.
     for key in ["think", "longContext", "webSearch", "image"] {
         if let Some(text) = router.text(key) {
             let name = format!("Router.{key}");

@@ -126,7 +126,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Finds out whose API a deployment has: the provider stands in front of the model's name.
+    /// Finds out whose API a deployment has: the part before the model's name is the provider.
     fn place_of(&self, name: &str, model: &str, params: &mut Fields) -> Result<Place, String> {
         let url = params.text("api_base").or_else(|| params.text("base_url"));
         let own = params.text("custom_llm_provider");

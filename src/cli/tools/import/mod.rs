@@ -43,10 +43,10 @@ use source::Source;
 
 pub(in crate::cli) const EXAMPLES: &str = "\
 Reads: LiteLLM config.yaml, claude-code-router config.json, CLIProxyAPI config.yaml, channel
-exports of One-API and new-api, the AI Proxy's config.yaml, YAML with upstreams and project_auth,
-JSON with providers \"NAME|URL|KEY\", env files with LLM_PROVIDERS.
-Keys go to the OS keyring, or with AIPROXY_KEYS_PASSPHRASE_FILE to the encrypted file; none to the
-config. What has no equal is listed. A second import of the same file changes nothing.
+exports of One-API and new-api, the AI Proxy's config.yaml, YAML with upstreams and
+project_auth, JSON with providers \"NAME|URL|KEY\", env files with LLM_PROVIDERS.
+Keys go to the OS keyring, or with AIPROXY_KEYS_PASSPHRASE_FILE to the encrypted file; none to
+the config. What has no equal is listed. A second import of the same file changes nothing.
 
 Examples:
   aiproxy import litellm/config.yaml --dry-run      print the TOML and what has no equal

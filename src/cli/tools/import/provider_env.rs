@@ -53,7 +53,7 @@ pub(super) fn read(source: &Source, variables: Vec<(String, String)>, draft: &mu
             }
             None => draft.lose(TOKEN, "it cannot be a key", source.line_of(TOKEN)),
         },
-        None => draft.lose(TOKEN, "it is not set, and its default is known to everybody", 0),
+        None => draft.lose(TOKEN, "it is not set, and its default is publicly known", 0),
     }
     if let Some(level) = variables.take("LOG_LEVEL") {
         draft.log_level(&level, "LOG_LEVEL");
@@ -142,7 +142,7 @@ fn read_provider(source: &Source, id: &str, variables: &mut Variables, draft: &m
     draft.upstreams.push(upstream);
 }
 
-/// Reads `429,500,502-504` as a list of TOML; nothing if it is none.
+/// Reads `429,500,502-504` as a list of TOML; `None` if it is not one.
 fn retry_statuses(text: &str) -> Option<String> {
     let mut out = toml_edit::Array::new();
     for word in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {

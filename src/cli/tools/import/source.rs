@@ -166,7 +166,7 @@ fn unquote(value: &str) -> String {
     value.split(" #").next().unwrap_or_default().trim_end().to_owned()
 }
 
-/// The keys of one table; those that nobody takes have no equal.
+/// The keys of one table; those that no reader takes have no equal.
 pub(super) struct Fields {
     map: Map<String, Value>,
     path: String,

@@ -104,7 +104,7 @@ pub(super) fn call_ok(program: &str, args: &[&str]) -> Result<Output, CliError> 
     Err(CliError::failed(format!("{program} {}: {said}", args.join(" "))))
 }
 
-/// Writes the file of a service, with its folder. A file that somebody else wrote stays.
+/// Writes the file of a service, with its folder. A file of another program stays.
 ///
 /// # Errors
 ///
