@@ -31,7 +31,10 @@ pub enum FilterTerm {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FilterField {
     Client,
+    /// The code or the words of an upstream's error.
+    Code,
     Id,
+    Ip,
     Key,
     Level,
     Model,
@@ -41,12 +44,16 @@ pub enum FilterField {
     State,
     Status,
     Upstream,
+    /// The end user.
+    User,
 }
 
 /// Each field with its name.
-pub const FIELD_NAMES: [(&str, FilterField); 11] = [
+pub const FIELD_NAMES: [(&str, FilterField); 14] = [
     ("client", FilterField::Client),
+    ("code", FilterField::Code),
     ("id", FilterField::Id),
+    ("ip", FilterField::Ip),
     ("key", FilterField::Key),
     ("level", FilterField::Level),
     ("model", FilterField::Model),
@@ -56,6 +63,7 @@ pub const FIELD_NAMES: [(&str, FilterField); 11] = [
     ("state", FilterField::State),
     ("status", FilterField::Status),
     ("upstream", FilterField::Upstream),
+    ("user", FilterField::User),
 ];
 
 /// A term that cannot be parsed: an invalid duration or amount.
@@ -122,6 +130,19 @@ impl Filter {
             FilterTerm::DurationAbove(ms) => r.duration_ms.is_some_and(|d| u64::from(d) > *ms),
             FilterTerm::DurationBelow(ms) => r.duration_ms.is_some_and(|d| u64::from(d) < *ms),
             FilterTerm::Field(FilterField::Client, v) => contains_ignore_case(&r.client, v),
+            FilterTerm::Field(FilterField::Code, v) => {
+                let contains = |text: &str| contains_ignore_case(text, v);
+                r.error.as_deref().is_some_and(contains)
+                    || r.attempts.iter().any(|attempt| {
+                        attempt.outcome.as_ref().is_some_and(|why| contains(&why.to_string()))
+                    })
+            }
+            FilterTerm::Field(FilterField::Ip, v) => {
+                r.ip.is_some_and(|ip| ip.to_canonical().to_string().starts_with(v.as_str()))
+            }
+            FilterTerm::Field(FilterField::User, v) => {
+                r.user.as_deref().is_some_and(|user| contains_ignore_case(user, v))
+            }
             FilterTerm::Field(FilterField::Id, v) => r.id.to_string().starts_with(v),
             FilterTerm::Field(FilterField::Key, v) => {
                 r.attempts.iter().any(|a| contains_ignore_case(&a.key, v))
@@ -308,6 +329,8 @@ mod tests {
             requested_model: "gpt-5-mini".into(),
             stream: true,
             session: Some("sess-77".into()),
+            user: Some("end-7".into()),
+            ip: "10.0.0.7".parse().ok(),
             request_bytes: 1,
             state: RequestState::Failed,
             attempts: vec![attempt],
@@ -340,6 +363,12 @@ mod tests {
             ("state:failed", true),
             ("session:Sess-77", true),
             ("session:sess-88", false),
+            ("user:End-7", true),
+            ("user:other", false),
+            ("ip:10.0.", true),
+            ("ip:0.0.", false),
+            ("code:502", true),
+            ("code:quota", false),
             ("mini gemini", false),
             ("llama3:8b", false),
             ("cost>0.01", true),

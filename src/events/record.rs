@@ -1,6 +1,6 @@
 //! The record of a request and its attempts; grows while the request runs, final when it ends.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, net::IpAddr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +34,12 @@ pub struct RequestRecord {
     pub requested_model: Arc<str>,
     pub stream: bool,
     pub session: Option<Arc<str>>,
+    /// The end user that the request names (`user`, `safety_identifier`, `metadata.user_id`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<Arc<str>>,
+    /// The address of the client.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ip: Option<IpAddr>,
     /// Bytes of the request body.
     pub request_bytes: u64,
     pub state: RequestState,

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use crate::{base::sanitize::clean, events::record::RequestRecord};
 
 /// The columns of the CSV form.
-pub const CSV_COLUMNS: [&str; 30] = [
+pub const CSV_COLUMNS: [&str; 32] = [
     "id",
     "at",
     "project",
@@ -36,6 +36,8 @@ pub const CSV_COLUMNS: [&str; 30] = [
     "cost_sure",
     "finish",
     "error",
+    "user",
+    "ip",
 ];
 
 /// Returns the CSV header line, with its line end.
@@ -87,6 +89,8 @@ pub fn csv_row(r: &RequestRecord) -> String {
         },
         text(r.finish.as_deref()),
         text(r.error.as_deref()),
+        text(r.user.as_deref()),
+        r.ip.map(|ip| ip.to_canonical().to_string()).unwrap_or_default(),
     ];
     format!("{}\r\n", cells.join(","))
 }

@@ -41,6 +41,21 @@ pub(super) fn term_to_sql(term: &FilterTerm, values: &mut Vec<Value>) -> String 
         FilterTerm::Field(field, value) => {
             let status = "CAST(coalesce(status, (SELECT a.status FROM attempt a WHERE a.request = request.id ORDER BY a.number DESC LIMIT 1), '') AS TEXT)";
             match field {
+                FilterField::Code => {
+                    let param = bind(contains_pattern(value).into());
+                    format!(
+                        "({} OR EXISTS (SELECT 1 FROM attempt a WHERE a.request = request.id AND {}))",
+                        column_like("coalesce(error, '')", &param),
+                        column_like("coalesce(a.outcome, '')", &param)
+                    )
+                }
+                FilterField::Ip => {
+                    let pattern = format!("{}%", escape_like(value));
+                    column_like("coalesce(ip, '')", &bind(pattern.into()))
+                }
+                FilterField::User => {
+                    column_like("coalesce(user, '')", &bind(contains_pattern(value).into()))
+                }
                 FilterField::Client => column_like("client", &bind(contains_pattern(value).into())),
                 FilterField::Id => {
                     column_like("id", &bind(format!("{}%", escape_like(value)).into()))

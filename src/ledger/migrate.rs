@@ -6,6 +6,7 @@ use rusqlite::Connection;
 const MIGRATIONS: &[&str] = &[
     include_str!("../../assets/migrations/0001_ledger.sql"),
     include_str!("../../assets/migrations/0002_task.sql"),
+    include_str!("../../assets/migrations/0003_caller.sql"),
 ];
 
 /// Identifies a file as an aiproxy ledger: "aipx".

@@ -353,8 +353,8 @@ impl LedgerReader {
 }
 
 const REQUEST_COLUMNS: &str = "id, at, project, client, session, dialect, op, asked, stream, state, status, request_bytes, answer_bytes, events, ttft_ms, \
-     duration_ms, finish, error, reason, counted, cost, sure, demo, replay_of, cache_lost";
-const REQUEST_COLUMN_COUNT: usize = 25;
+     duration_ms, finish, error, reason, counted, cost, sure, demo, replay_of, cache_lost, user, ip";
+const REQUEST_COLUMN_COUNT: usize = 27;
 
 fn selected_columns() -> String {
     format!("{REQUEST_COLUMNS}, {}", USAGE_COLUMNS.join(", "))
@@ -386,6 +386,8 @@ fn read_request_row(row: &Row<'_>) -> rusqlite::Result<RequestRow> {
         project: text(2)?,
         client: text(3)?,
         session: some(4)?,
+        user: some(25)?,
+        ip: some(26)?.and_then(|text| text.parse().ok()),
         dialect: Dialect::parse(&text(5)?).unwrap_or(Dialect::Openai),
         op: Op::parse(&text(6)?).unwrap_or(Op::Raw),
         requested_model: text(7)?,

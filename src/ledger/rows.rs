@@ -1,7 +1,9 @@
 //! Writes requests and attempts as rows of the ledger, and names their columns.
 
 use std::{
+    borrow::Cow,
     fmt::{Display, Write},
+    net::{IpAddr, Ipv4Addr},
     sync::Arc,
 };
 
@@ -48,8 +50,16 @@ impl<'a> RowWriter<'a> {
 }
 
 const INSERT_REQUEST: &str = "INSERT OR IGNORE INTO request VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20,
-             ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, ?36, ?37, ?38, ?39, ?40, ?41, ?42)";
+             ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, ?36, ?37, ?38, ?39, ?40, ?41, ?42, ?43, ?44)";
 const INSERT_ATTEMPT: &str = "INSERT OR IGNORE INTO attempt VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23)";
+
+/// Returns the text of a client's address; most clients are on this machine.
+fn ip_text(ip: Option<IpAddr>) -> Option<Cow<'static, str>> {
+    ip.map(|ip| match ip {
+        IpAddr::V4(Ipv4Addr::LOCALHOST) => "127.0.0.1".into(),
+        other => other.to_canonical().to_string().into(),
+    })
+}
 
 /// Length that most reasons fit in.
 const REASON_BYTES: usize = 160;
@@ -100,6 +110,7 @@ pub(super) fn insert_request(
         last.map_or("", |a| &*a.model),
         r.usage.is_some(),
     ];
+    let ip = ip_text(r.ip);
     let after = params![
         cost.usd.map(|usd| usd.0),
         precision_name(cost.precision),
@@ -107,6 +118,8 @@ pub(super) fn insert_request(
         entry.replay_of.map(|id| id.to_string()),
         saturating_i64(r.affinity_cached_tokens()),
         r.cache_miss.as_ref().and_then(|lost| serde_json::to_string(lost).ok()),
+        r.user.as_deref(),
+        ip.as_deref(),
     ];
     let usage = usage.each_ref().map(|count| count as &dyn ToSql);
     let values = before.iter().chain(&usage).chain(after);

@@ -291,6 +291,8 @@ pub(in crate::telemetry) mod tests {
             requested_model: "whatever".into(),
             stream: true,
             session: None,
+            user: None,
+            ip: None,
             request_bytes: 1,
             state: RequestState::Done,
             attempts: vec![attempt(1, "work", 429), attempt(2, "spare", 200)],

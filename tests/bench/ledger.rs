@@ -69,6 +69,8 @@ fn entry(n: i64) -> Box<LedgerEntry> {
         requested_model: Arc::clone(&model),
         stream: true,
         session: Some(format!("s{}", n / 50).into()),
+        user: None,
+        ip: None,
         request_bytes: 1_000,
         state: RequestState::Done,
         attempts: vec![AttemptRecord {

@@ -400,3 +400,31 @@ fn recorded_counts(proxy: &Proxy) -> HashMap<String, u32> {
     }
     times
 }
+
+#[test]
+fn requests_are_found_by_their_end_user_and_the_address_of_the_client() {
+    let upstream = Upstream::start(vec![Scene::chat("a")]);
+    let found = |proxy: &Proxy, filter: &str| {
+        let output = proxy.cli(&["log", "--json", filter]);
+        String::from_utf8_lossy(&output.stdout).lines().count()
+    };
+    let body = |user: &str| {
+        let mut body = chat_body("m", "hi", false);
+        body["user"] = json!(user);
+        body
+    };
+    let recording = Setup::new().upstream("up", &upstream, &["work"]).start();
+    recording.ask(&body("end-7"));
+    recording.ask(&body("end-8"));
+    poll_until("both rows", || (found(&recording, "user:end") == 2).then_some(()));
+    assert_eq!(found(&recording, "user:end-7"), 1);
+    assert_eq!((found(&recording, "ip:127.0.0.1"), found(&recording, "ip:10.")), (2, 0));
+
+    let silent = Setup::new()
+        .config("[ledger]\ncallers = false")
+        .upstream("up", &upstream, &["work"])
+        .start();
+    silent.ask(&body("end-7"));
+    poll_until("the row", || (found(&silent, "model:m") == 1).then_some(()));
+    assert_eq!((found(&silent, "user:end"), found(&silent, "ip:127")), (0, 0));
+}

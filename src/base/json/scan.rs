@@ -47,6 +47,8 @@ pub struct RequestScan<'a> {
     /// Identifies the conversation: `prompt_cache_key`, else `user`, `metadata.user_id` or
     /// `previous_response_id`.
     pub session: Option<Cow<'a, str>>,
+    /// The end user: `user`, else `safety_identifier` or `metadata.user_id`.
+    pub user: Option<Cow<'a, str>>,
 }
 
 /// A string value: its range (quotes included) and its text.
@@ -137,7 +139,7 @@ struct RawMembers<'a> {
     max_tokens: Option<&'a str>,
     /// Objects that may contain the token limit: Gemini's and Ollama's.
     nested_limits: Option<&'a str>,
-    session: [Option<&'a str>; 3],
+    session: [Option<&'a str>; 4],
     metadata: Option<&'a str>,
     service_tier: Option<&'a str>,
     duplicate: Option<(&'static str, &'a str)>,
@@ -191,7 +193,11 @@ impl<'a> RawMembers<'a> {
         };
         let read = |raw: Option<&'a str>| raw.and_then(parse_member);
         let texts = |raw| read(raw).and_then(JsonRef::str).filter(|text| !text.is_empty());
-        let [cache_key, user, previous] = self.session;
+        let [cache_key, user, previous, safety_id] = self.session;
+        let metadata_user = || {
+            let user = read(self.metadata)?.get("user_id")?.str()?;
+            Some(user).filter(|text| !text.is_empty())
+        };
         Ok(RequestScan {
             model,
             stream,
@@ -221,10 +227,9 @@ impl<'a> RawMembers<'a> {
             previous_response_id: texts(previous),
             session: texts(cache_key)
                 .or_else(|| texts(user))
-                .or_else(|| {
-                    read(self.metadata)?.get("user_id")?.str().filter(|text| !text.is_empty())
-                })
+                .or_else(metadata_user)
                 .or_else(|| texts(previous)),
+            user: texts(user).or_else(|| texts(safety_id)).or_else(metadata_user),
         })
     }
 }
@@ -285,6 +290,7 @@ impl RequestMember {
             b"prompt_cache_key" => Self::Session(0),
             b"user" => Self::Session(1),
             b"previous_response_id" => Self::Session(2),
+            b"safety_identifier" => Self::Session(3),
             b"metadata" => Self::Metadata,
             b"service_tier" | b"serviceTier" => Self::ServiceTier,
             b"tools" => Self::Tools,
@@ -454,6 +460,14 @@ mod tests {
             assert_eq!((got.max_tokens, got.session.as_deref()), (tokens, session), "{body}");
         }
         assert!(scan(b"{ }").expect("good").is_empty);
+        for (body, user) in [
+            (r#"{"prompt_cache_key":"k","user":"u","safety_identifier":"s"}"#, Some("u")),
+            (r#"{"safety_identifier":"s","metadata":{"user_id":"m"}}"#, Some("s")),
+            (r#"{"metadata":{"user_id":"m"}}"#, Some("m")),
+            (r#"{"metadata":{"user_id":""},"previous_response_id":"p"}"#, None),
+        ] {
+            assert_eq!(scan(body.as_bytes()).expect("good").user.as_deref(), user, "{body}");
+        }
     }
 
     #[test]

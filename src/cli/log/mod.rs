@@ -405,6 +405,8 @@ pub(super) mod tests {
             requested_model: "smart".into(),
             stream: true,
             session: None,
+            user: None,
+            ip: None,
             request_bytes: 1234,
             state: RequestState::Done,
             attempts: vec![

@@ -141,6 +141,8 @@ pub(in crate::cli) fn request_page(r: &RequestRecord, styler: Styler) -> String 
     ];
     let mut add = |name, value: Option<String>| lines.extend(value.map(|value| (name, value)));
     add("session", r.session.as_deref().map(str::to_owned));
+    add("user", r.user.as_deref().map(str::to_owned));
+    add("address", r.ip.map(|ip| ip.to_canonical().to_string()));
     add("status", r.status.map(|s| s.to_string()));
     add("finish", r.finish.as_deref().map(str::to_owned));
     add(

@@ -7,7 +7,7 @@ use toml::de::DeValue;
 use super::{DAY, HOUR};
 use crate::config::{
     choices::BodyStorage,
-    kinds::{ByteSize, Text, TimeSpan, Words},
+    kinds::{ByteSize, Flag, Text, TimeSpan, Words},
     reader::{ValueError, text, truncate},
     table::config,
 };
@@ -22,6 +22,8 @@ config! {
         path: PathBuf = "ledger.db".into(), PATH;
         /// Time zone of days; empty is the machine's
         tz: String = String::new(), ZONE;
+        /// Record the client's address and the end user that a request names
+        callers: bool = true, Flag;
         /// Which request and response bodies are stored; secrets are removed
         bodies: BodyStorage = BodyStorage::All, Words(BodyStorage::ALL);
         /// Maximum bytes of all stored bodies; the oldest are removed first

@@ -120,6 +120,8 @@ impl TestLedger {
                 requested_model: "smart_1".into(),
                 stream: true,
                 session: Some("s1".into()),
+                user: Some("u1".into()),
+                ip: "10.0.0.7".parse().ok(),
                 request_bytes: 10,
                 state: RequestState::Done,
                 attempts: vec![attempt(1, "work", false), attempt(2, "spare", true)],

@@ -163,12 +163,17 @@ fn apply_scan(
     request.tier =
         scan.service_tier.as_deref().filter(|tier| tier.len() <= MAX_TIER_NAME).map(Box::from);
     if request.session.is_none() {
-        request.session = scan
-            .session
-            .as_deref()
-            .map(|s| Arc::from(sanitize::truncate_end(&sanitize::clean(s), 128).as_ref()));
+        request.session = scan.session.as_deref().map(short_name);
+    }
+    if request.records_caller {
+        request.user = scan.user.as_deref().map(short_name);
     }
     Ok(())
+}
+
+/// Cleans and bounds a name that a client chose.
+fn short_name(name: &str) -> Arc<str> {
+    sanitize::truncate_end(&sanitize::clean(name), 128).as_ref().into()
 }
 
 fn content_type(headers: &HeaderMap) -> &str {

@@ -100,6 +100,10 @@ pub struct ProxyRequest {
     /// Where a field can be added to the JSON object: its closing brace, and whether it is empty.
     pub object_end: Option<(usize, bool)>,
     pub session: Option<Arc<str>>,
+    /// The end user that the request names, if it is recorded.
+    pub user: Option<Arc<str>>,
+    /// Whether the client's address is recorded.
+    pub records_caller: bool,
     /// Estimated input tokens.
     pub estimate: u64,
     /// The maximum output tokens that the client requests.

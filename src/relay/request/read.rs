@@ -134,6 +134,8 @@ fn parse_request(
         stream_options: None,
         object_end: None,
         session: control.session,
+        user: None,
+        records_caller: generation.settings.ledger.callers,
         estimate: (body.len() / 4) as u64,
         max_tokens: None,
         tier: None,

@@ -117,6 +117,8 @@ pub(in crate::tui) fn running(
         requested_model: requested.into(),
         stream: true,
         session: None,
+        user: None,
+        ip: None,
         request_bytes: 2_300,
         state,
         attempts: if started {

@@ -85,6 +85,8 @@ impl RequestRecorder {
             requested_model: Arc::clone(&request.requested_model),
             stream: request.stream,
             session: request.session.clone(),
+            user: request.user.clone(),
+            ip: request.records_caller.then_some(request.caller.addr),
             request_bytes: request.body.len() as u64,
             state: RequestState::Waiting,
             attempts: Vec::with_capacity(1),
