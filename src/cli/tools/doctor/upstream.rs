@@ -22,7 +22,7 @@ use crate::{
 use super::{
     check::{Check, CheckState},
     environment::TimedAnswer,
-    verdict::{self, Verdict},
+    verdict::{self, FreeCallVerdict},
 };
 
 /// How long an upstream may take; all are asked at once.
@@ -75,7 +75,7 @@ fn summarise(upstreams: &[&Arc<Upstream>], before: usize, checks: &mut Vec<Check
 }
 
 #[derive(Default)]
-struct Report {
+struct VisitReport {
     checks: Vec<Check>,
     answer: Option<TimedAnswer>,
 }
@@ -87,9 +87,9 @@ struct Visit<'a> {
 }
 
 impl Visit<'_> {
-    async fn run(self) -> Report {
+    async fn run(self) -> VisitReport {
         let name = self.upstream.name.to_string();
-        let mut report = Report::default();
+        let mut report = VisitReport::default();
         if !self.upstream.enabled {
             report.checks.push(Check::ok("upstream", name, "switched off"));
             return report;
@@ -118,13 +118,13 @@ impl Visit<'_> {
         report.answer = self.timed(&answer);
         let verdict = verdict::read(end.dialect, &answer);
         report.checks.push(self.address_check(end, &answer, verdict, first).await);
-        if matches!(verdict, Verdict::NotThere { .. } | Verdict::Broken(_)) {
+        if matches!(verdict, FreeCallVerdict::NotThere { .. } | FreeCallVerdict::Broken(_)) {
             return report;
         }
         let others = secrets.iter().skip(1).map(|(_, secret)| self.fetch(end, Some(secret)));
         let others = join_all(others).await.into_iter().map(|answer| match answer {
             Ok(answer) => verdict::read(end.dialect, &answer),
-            Err(_) => Verdict::Broken(0),
+            Err(_) => FreeCallVerdict::Broken(0),
         });
         for ((key, _), verdict) in secrets.iter().zip([verdict].into_iter().chain(others)) {
             report.checks.push(self.key_check(key, verdict));
@@ -221,19 +221,19 @@ impl Visit<'_> {
         &self,
         end: &DialectEndpoint,
         answer: &SmallResponse,
-        verdict: Verdict,
+        verdict: FreeCallVerdict,
         secret: Option<&Secret>,
     ) -> Check {
         const CHECK: &str = "upstream";
         let name = self.upstream.name.to_string();
         let status = answer.status.as_u16();
         let page = match verdict {
-            Verdict::Broken(_) => {
+            FreeCallVerdict::Broken(_) => {
                 let text = format!("it answers with status {status}");
                 let fix = format!("wait, or `aiproxy upstream disable {name}`");
                 return Check::fail(CHECK, name, text, fix);
             }
-            Verdict::NotThere { page } => page,
+            FreeCallVerdict::NotThere { page } => page,
             _ => {
                 let host = base_url::origin_of(&end.base_url);
                 return Check::ok(CHECK, name, format!("it answers at {host}"));
@@ -262,27 +262,30 @@ impl Visit<'_> {
             .collect();
         let answers = join_all(tries.iter().map(|end| self.fetch(end, secret))).await;
         let found = answers.iter().position(|answer| {
-            let is_api =
-                |verdict| !matches!(verdict, Verdict::NotThere { .. } | Verdict::Broken(_));
+            let is_api = |verdict| {
+                !matches!(verdict, FreeCallVerdict::NotThere { .. } | FreeCallVerdict::Broken(_))
+            };
             answer.as_ref().is_ok_and(|answer| is_api(verdict::read(end.dialect, answer)))
         });
         found.map(|at| tries[at].base_url.clone())
     }
 
     /// The line about a key.
-    fn key_check(&self, key: &UpstreamKey, verdict: Verdict) -> Check {
+    fn key_check(&self, key: &UpstreamKey, verdict: FreeCallVerdict) -> Check {
         const CHECK: &str = "key";
         let name = key.name.to_string();
         let upstream = &self.upstream.name;
         match verdict {
-            Verdict::Works(count) => Check::ok(CHECK, name, format!("accepted; models: {count}")),
-            Verdict::Rejected => {
+            FreeCallVerdict::Works(count) => {
+                Check::ok(CHECK, name, format!("accepted; models: {count}"))
+            }
+            FreeCallVerdict::Rejected => {
                 let fix = format!(
                     "`aiproxy key add {upstream}` with a new one, then `aiproxy key remove {name}`"
                 );
                 Check::fail(CHECK, name, "the provider rejects it (401)", fix)
             }
-            Verdict::NoCredit => {
+            FreeCallVerdict::NoCredit => {
                 let page = self.upstream.key_page.as_deref();
                 let page = page.map(|page| format!(" ({page})")).unwrap_or_default();
                 let fix = format!(
@@ -290,15 +293,15 @@ impl Visit<'_> {
                 );
                 Check::fail(CHECK, name, "its account has no credit", fix)
             }
-            Verdict::Forbidden => {
+            FreeCallVerdict::Forbidden => {
                 let text = "it may not list models; only a paid call proves it";
                 Check::warn(CHECK, name, text, self.ask_fix())
             }
-            Verdict::Limited => {
+            FreeCallVerdict::Limited => {
                 let text = "the provider limits it at the moment (429)";
                 Check::warn(CHECK, name, text, "wait; `aiproxy key list` shows when it is free")
             }
-            Verdict::NotThere { .. } | Verdict::Broken(_) => {
+            FreeCallVerdict::NotThere { .. } | FreeCallVerdict::Broken(_) => {
                 Check::warn(CHECK, name, "it could not be tried", self.ask_fix())
             }
         }

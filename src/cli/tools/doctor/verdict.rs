@@ -7,7 +7,7 @@ use crate::{
 
 /// The meaning of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum FreeCallVerdict {
     /// A list of this many models.
     Works(usize),
     Rejected,
@@ -24,26 +24,26 @@ pub(super) enum Verdict {
 }
 
 /// Reads a response.
-pub(super) fn read(dialect: Dialect, answer: &SmallResponse) -> Verdict {
+pub(super) fn read(dialect: Dialect, answer: &SmallResponse) -> FreeCallVerdict {
     let status = answer.status.as_u16();
     let egress = registry::egress(dialect);
     let page = content_type_of(answer).starts_with("text/html")
         || answer.body.trim_ascii_start().starts_with(b"<");
     if answer.status.is_success() {
         return match egress.read_models(&answer.body) {
-            Some(list) => Verdict::Works(list.len()),
-            None => Verdict::NotThere { page },
+            Some(list) => FreeCallVerdict::Works(list.len()),
+            None => FreeCallVerdict::NotThere { page },
         };
     }
     let kind = egress.read_error(status, content_type_of(answer), &answer.body).kind;
     match (status, kind) {
-        (402, _) | (_, FaultKind::Quota) => Verdict::NoCredit,
-        (401, _) | (_, FaultKind::KeyRejected) => Verdict::Rejected,
-        (403, _) if page => Verdict::Broken(status),
-        (403, _) => Verdict::Forbidden,
-        (429, _) => Verdict::Limited,
-        (300..=399 | 404 | 405 | 410, _) => Verdict::NotThere { page },
-        _ => Verdict::Broken(status),
+        (402, _) | (_, FaultKind::Quota) => FreeCallVerdict::NoCredit,
+        (401, _) | (_, FaultKind::KeyRejected) => FreeCallVerdict::Rejected,
+        (403, _) if page => FreeCallVerdict::Broken(status),
+        (403, _) => FreeCallVerdict::Forbidden,
+        (429, _) => FreeCallVerdict::Limited,
+        (300..=399 | 404 | 405 | 410, _) => FreeCallVerdict::NotThere { page },
+        _ => FreeCallVerdict::Broken(status),
     }
 }
 
@@ -53,7 +53,7 @@ mod tests {
 
     use super::*;
 
-    fn verdict(status: u16, content_type: &'static str, body: &'static str) -> Verdict {
+    fn verdict(status: u16, content_type: &'static str, body: &'static str) -> FreeCallVerdict {
         let mut headers = HeaderMap::new();
         headers.insert("content-type", content_type.parse().unwrap());
         let status = StatusCode::from_u16(status).unwrap();
@@ -65,16 +65,16 @@ mod tests {
         const JSON: &str = "application/json";
         let quota = r#"{"error":{"message":"x","code":"insufficient_quota"}}"#;
         for (status, kind, body, want) in [
-            (200, JSON, r#"{"data":[{"id":"a"}]}"#, Verdict::Works(1)),
-            (200, "text/html", "<html>", Verdict::NotThere { page: true }),
-            (401, JSON, "{}", Verdict::Rejected),
-            (402, JSON, "{}", Verdict::NoCredit),
-            (403, JSON, r#"{"error":{"message":"no right to list"}}"#, Verdict::Forbidden),
-            (404, JSON, "{}", Verdict::NotThere { page: false }),
-            (429, JSON, quota, Verdict::NoCredit),
-            (429, JSON, r#"{"error":{"message":"slow down"}}"#, Verdict::Limited),
-            (301, "text/html", "", Verdict::NotThere { page: true }),
-            (503, JSON, "{}", Verdict::Broken(503)),
+            (200, JSON, r#"{"data":[{"id":"a"}]}"#, FreeCallVerdict::Works(1)),
+            (200, "text/html", "<html>", FreeCallVerdict::NotThere { page: true }),
+            (401, JSON, "{}", FreeCallVerdict::Rejected),
+            (402, JSON, "{}", FreeCallVerdict::NoCredit),
+            (403, JSON, r#"{"error":{"message":"no right to list"}}"#, FreeCallVerdict::Forbidden),
+            (404, JSON, "{}", FreeCallVerdict::NotThere { page: false }),
+            (429, JSON, quota, FreeCallVerdict::NoCredit),
+            (429, JSON, r#"{"error":{"message":"slow down"}}"#, FreeCallVerdict::Limited),
+            (301, "text/html", "", FreeCallVerdict::NotThere { page: true }),
+            (503, JSON, "{}", FreeCallVerdict::Broken(503)),
         ] {
             assert_eq!(verdict(status, kind, body), want, "{status} {body}");
         }

@@ -9,7 +9,7 @@ use crate::{
         address::{add_key, place, toml_text, with_path},
         draft::{Draft, UpstreamDraft},
         facts::{self, COMPATIBLE},
-        source::{Fields, Source, texts_of},
+        source::{Fields, ImportSource, texts_of},
     },
     config::presets,
     ir::op::Dialect,
@@ -58,7 +58,12 @@ pub(super) fn exporter(rows: &[Value]) -> &'static str {
 }
 
 /// Reads an export.
-pub(super) fn read_export(source: &Source, format: &'static str, tree: &Value, draft: &mut Draft) {
+pub(super) fn read_export(
+    source: &ImportSource,
+    format: &'static str,
+    tree: &Value,
+    draft: &mut Draft,
+) {
     let rows = rows_of(tree).cloned().unwrap_or_default();
     let priorities: BTreeSet<i64> = rows.iter().map(priority_of).collect();
     for row in rows {
@@ -73,7 +78,7 @@ fn priority_of(row: &Value) -> i64 {
 }
 
 /// Reads the YAML file.
-pub(super) fn read_yaml(source: &Source, tree: Value, draft: &mut Draft) {
+pub(super) fn read_yaml(source: &ImportSource, tree: Value, draft: &mut Draft) {
     let mut top = Fields::new(tree, "");
     for row in top.rows("channels") {
         read_channel(source, YAML, row, 0, draft);
@@ -89,7 +94,13 @@ pub(super) fn read_yaml(source: &Source, tree: Value, draft: &mut Draft) {
     top.finish(source, draft);
 }
 
-fn read_channel(source: &Source, format: &'static str, row: Value, rank: usize, draft: &mut Draft) {
+fn read_channel(
+    source: &ImportSource,
+    format: &'static str,
+    row: Value,
+    rank: usize,
+    draft: &mut Draft,
+) {
     let mut row = Fields::new(row, if format == YAML { "channels" } else { "channel" });
     let kind = row.text("type").or_else(|| row.text("type_name")).unwrap_or_default();
     drop(row.take("type_name"));

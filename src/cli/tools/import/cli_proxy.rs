@@ -7,7 +7,7 @@ use crate::{
     cli::tools::import::{
         address::{add_key, key_value, place, toml_text, with_path},
         draft::{AliasDraft, AliasTarget, Draft, ProjectDraft, UpstreamDraft},
-        source::{Fields, Source, text_of},
+        source::{Fields, ImportSource, text_of},
     },
     ir::op::Dialect,
 };
@@ -30,7 +30,7 @@ pub(super) const MARKS: [&str; 6] = [
     "api-keys",
 ];
 
-pub(super) fn read(source: &Source, tree: Value, draft: &mut Draft) {
+pub(super) fn read(source: &ImportSource, tree: Value, draft: &mut Draft) {
     let mut top = Fields::new(tree, "");
     let host = top.text("host").unwrap_or_default();
     if let Some(port) = top.text("port") {
@@ -83,7 +83,13 @@ fn entries(list: Option<Value>) -> Vec<Value> {
     each.collect()
 }
 
-fn read_entry(source: &Source, row: Value, kind: &Kind, proxy: Option<&str>, draft: &mut Draft) {
+fn read_entry(
+    source: &ImportSource,
+    row: Value,
+    kind: &Kind,
+    proxy: Option<&str>,
+    draft: &mut Draft,
+) {
     let mut row = Fields::new(row, kind.list);
     let name = row.text("name").unwrap_or_else(|| kind.preset.to_owned());
     let name = if name.is_empty() { "openai-compatible".to_owned() } else { name };
@@ -179,7 +185,7 @@ fn add_or_join(upstream: UpstreamDraft, draft: &mut Draft) -> usize {
 }
 
 /// Adds the names `PREFIX/MODEL`.
-fn add_prefix(source: &Source, prefix: &str, at: usize, draft: &mut Draft) {
+fn add_prefix(source: &ImportSource, prefix: &str, at: usize, draft: &mut Draft) {
     let models: Vec<String> = draft.upstreams[at].models.iter().flatten().cloned().collect();
     let exact: Vec<_> =
         models.into_iter().filter(|name| !name.starts_with('!') && !name.contains('*')).collect();
@@ -195,7 +201,7 @@ fn add_prefix(source: &Source, prefix: &str, at: usize, draft: &mut Draft) {
     }
 }
 
-fn read_clients(source: &Source, list: Option<Value>, draft: &mut Draft) {
+fn read_clients(source: &ImportSource, list: Option<Value>, draft: &mut Draft) {
     for entry in entries(list) {
         let mut entry = Fields::new(entry, "api-keys");
         let name = entry.text("name").unwrap_or_else(|| "cliproxyapi".to_owned());

@@ -8,12 +8,12 @@ use crate::{
         address::{add_key, key_value, place, toml_text, with_path},
         draft::{AliasDraft, AliasTarget, Draft, ProjectDraft, UpstreamDraft},
         facts,
-        source::{Fields, Source, text_of},
+        source::{Fields, ImportSource, text_of},
     },
     ir::op::Dialect,
 };
 
-pub(super) fn read(source: &Source, tree: Value, draft: &mut Draft) {
+pub(super) fn read(source: &ImportSource, tree: Value, draft: &mut Draft) {
     let mut top = Fields::new(tree, "");
     let proxy = top.text("PROXY_URL");
     for key in ["Providers", "providers"] {
@@ -44,7 +44,7 @@ pub(super) fn read(source: &Source, tree: Value, draft: &mut Draft) {
     top.finish(source, draft);
 }
 
-fn read_provider(source: &Source, row: Value, proxy: Option<&str>, draft: &mut Draft) {
+fn read_provider(source: &ImportSource, row: Value, proxy: Option<&str>, draft: &mut Draft) {
     let mut row = Fields::new(row, "Providers");
     let name = row.text("name").unwrap_or_else(|| "provider".to_owned());
     let url = row.text("api_base_url").or_else(|| row.text("base_url")).unwrap_or_default();
@@ -107,7 +107,7 @@ fn address(url: &str, used: &[String]) -> (String, Dialect) {
 }
 
 /// Reads the router: its default is for every other name, and its background for small models.
-fn read_router(source: &Source, mut router: Fields, draft: &mut Draft) {
+fn read_router(source: &ImportSource, mut router: Fields, draft: &mut Draft) {
     for (key, pattern) in [("background", "claude-*haiku*"), ("default", "*")] {
         if let Some(text) = router.text(key) {
             let name = format!("Router.{key}");
@@ -129,7 +129,7 @@ fn read_router(source: &Source, mut router: Fields, draft: &mut Draft) {
 }
 
 /// Reads `PROVIDER,MODEL`; reports a provider that the file does not describe.
-fn target(source: &Source, name: &str, text: &str, draft: &mut Draft) -> Option<AliasTarget> {
+fn target(source: &ImportSource, name: &str, text: &str, draft: &mut Draft) -> Option<AliasTarget> {
     let parts = text.split_once(',').map(|(provider, model)| (provider.trim(), model.trim()));
     let Some((provider, model)) = parts else {
         draft.lose(name, "it is not PROVIDER,MODEL", source.line_of(text));

@@ -6,16 +6,16 @@ use serde::Deserialize;
 
 const FACTS_TOML: &str = include_str!("../../../../assets/import.toml");
 
-type Words = BTreeMap<String, String>;
+type NameTable = BTreeMap<String, String>;
 
 #[derive(Default, Deserialize)]
 struct Facts {
-    channel_types: BTreeMap<String, Words>,
-    channel_type_names: Words,
-    channel_paths: Words,
-    litellm_providers: Words,
+    channel_types: BTreeMap<String, NameTable>,
+    channel_type_names: NameTable,
+    channel_paths: NameTable,
+    litellm_providers: NameTable,
     ignored: Ignored,
-    reasons: Words,
+    reasons: NameTable,
 }
 
 #[derive(Default, Deserialize)]

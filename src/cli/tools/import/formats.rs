@@ -8,7 +8,7 @@ use crate::cli::{
         channels, cli_proxy, code_router,
         draft::Draft,
         facts, litellm, piped_json, provider_env,
-        source::{Content, Source},
+        source::{Content, ImportSource},
         upstreams_yaml,
     },
 };
@@ -103,7 +103,7 @@ impl Format {
 ///
 /// A syntax error with its line, an entry that its own program would refuse, or a file of no known
 /// program.
-pub(super) fn read(source: &Source) -> Result<(Format, Draft), CliError> {
+pub(super) fn read(source: &ImportSource) -> Result<(Format, Draft), CliError> {
     let content = source.parse().map_err(|error| error.hint(facts::readable_hint()))?;
     let Some(format) = Format::detect(&content) else {
         return Err(CliError::config(format!(

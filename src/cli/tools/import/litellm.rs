@@ -12,7 +12,7 @@ use crate::{
             TargetDraft, UpstreamDraft,
         },
         facts::{self, COMPATIBLE},
-        source::{Fields, Source, text_of, texts_of},
+        source::{Fields, ImportSource, text_of, texts_of},
     },
     config::presets,
     ir::op::Dialect,
@@ -21,7 +21,7 @@ use crate::{
 /// The priority of the first model behind the others; each further one has the next.
 const FALLBACK_PRIORITY: u64 = 100;
 
-pub(super) fn read(source: &Source, tree: Value, draft: &mut Draft) {
+pub(super) fn read(source: &ImportSource, tree: Value, draft: &mut Draft) {
     let mut top = Fields::new(tree, "");
     let mut reader = Reader { source, draft, models: Vec::new() };
     for row in top.rows("model_list") {
@@ -56,7 +56,7 @@ pub(super) fn read(source: &Source, tree: Value, draft: &mut Draft) {
 }
 
 struct Reader<'a> {
-    source: &'a Source,
+    source: &'a ImportSource,
     draft: &'a mut Draft,
     /// The names for clients, with the deployments of each.
     models: Vec<ModelDraft>,

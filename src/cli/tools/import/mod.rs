@@ -39,7 +39,7 @@ use crate::{
 
 use draft::{Draft, KeyValue};
 use plan::Plan;
-use source::Source;
+use source::ImportSource;
 
 pub(in crate::cli) const EXAMPLES: &str = "\
 Reads: LiteLLM config.yaml, claude-code-router config.json, CLIProxyAPI config.yaml, channel
@@ -68,7 +68,7 @@ pub struct ImportArgs {
 /// A file that cannot be read (exit code 1, or 3 with its line), no consent (2), no key store, or a
 /// config that cannot be changed. Nothing is changed then.
 pub async fn run(ctx: &CommandContext, args: ImportArgs) -> Result<ExitStatus, CliError> {
-    let source = Source::read(&args.file)?;
+    let source = ImportSource::read(&args.file)?;
     let (format, draft) = formats::read(&source)?;
     if !args.dry_run && !ctx.global.yes && !std::io::stdin().is_terminal() {
         return Err(CliError::usage("no terminal to confirm the import")
@@ -157,7 +157,7 @@ async fn apply(
 /// The error that a config file is one of another program; nothing if it is not.
 #[must_use]
 pub fn foreign_config_error(path: &Path, text: &str) -> Option<CliError> {
-    let source = Source { path: path.to_owned(), text: text.to_owned() };
+    let source = ImportSource { path: path.to_owned(), text: text.to_owned() };
     let format = formats::Format::detect(&source.parse().ok()?)?;
     let error = CliError::config(format!("{} is {}", path.display(), format.title()));
     Some(error.hint(format!("`aiproxy import {}` takes it over", path.display())))

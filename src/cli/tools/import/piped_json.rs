@@ -9,7 +9,7 @@ use crate::{
         tools::import::{
             address::{add_key, key_value, place},
             draft::{Draft, ProjectDraft, UpstreamDraft},
-            source::{Fields, Source},
+            source::{Fields, ImportSource},
         },
     },
     ir::op::Dialect,
@@ -20,7 +20,7 @@ use crate::{
 /// # Errors
 ///
 /// An entry that has not its parts, which the other program refuses too.
-pub(super) fn read(source: &Source, tree: Value, draft: &mut Draft) -> Result<(), CliError> {
+pub(super) fn read(source: &ImportSource, tree: Value, draft: &mut Draft) -> Result<(), CliError> {
     let mut top = Fields::new(tree, "");
     let (host, port) = (top.text("host").unwrap_or_default(), top.text("port"));
     if let Some(port) = port {
@@ -85,13 +85,17 @@ fn list(top: &mut Fields, key: &str) -> Vec<String> {
 }
 
 /// The line of an entry, which begins with its quote.
-fn entry_line(source: &Source, entry: &str) -> usize {
+fn entry_line(source: &ImportSource, entry: &str) -> usize {
     let found = source.text.lines().position(|line| line.contains(entry));
     found.map_or(1, |at| at + 1)
 }
 
 /// Reads regular expressions, which match from the beginning of a name.
-fn read_models(source: &Source, patterns: &[String], draft: &mut Draft) -> Option<Vec<String>> {
+fn read_models(
+    source: &ImportSource,
+    patterns: &[String],
+    draft: &mut Draft,
+) -> Option<Vec<String>> {
     let mut out = Vec::new();
     for pattern in patterns {
         let whole = if pattern.ends_with(".*") || pattern.ends_with('$') {

@@ -8,7 +8,7 @@ use crate::{
         address::{add_key, key_value, place, toml_text, with_path},
         draft::{Draft, ProjectDraft, UpstreamDraft},
         facts,
-        source::Source,
+        source::ImportSource,
     },
     ir::op::Dialect,
 };
@@ -38,7 +38,7 @@ impl Variables {
     }
 }
 
-pub(super) fn read(source: &Source, variables: Vec<(String, String)>, draft: &mut Draft) {
+pub(super) fn read(source: &ImportSource, variables: Vec<(String, String)>, draft: &mut Draft) {
     let mut variables = Variables(variables);
     let ids = variables.take(IDS).unwrap_or_default();
     for id in ids.split(',').map(str::trim).filter(|id| !id.is_empty()) {
@@ -75,7 +75,7 @@ pub(super) fn read(source: &Source, variables: Vec<(String, String)>, draft: &mu
     }
 }
 
-fn read_provider(source: &Source, id: &str, variables: &mut Variables, draft: &mut Draft) {
+fn read_provider(source: &ImportSource, id: &str, variables: &mut Variables, draft: &mut Draft) {
     let mut take = |key: &str| variables.take(&format!("LLM_PROVIDER_{id}_{key}"));
     let (url, key) = (take("BASE_URL"), take("API_KEY"));
     let keys = take("API_KEYS").unwrap_or_default();

@@ -9,7 +9,7 @@ use crate::{
         error::CliError,
         key::store::KeyStore,
         output,
-        tools::import::{draft::Draft, formats::Format, plan::Plan, source::Source},
+        tools::import::{draft::Draft, formats::Format, plan::Plan, source::ImportSource},
     },
     config::edit,
 };
@@ -22,7 +22,7 @@ use crate::{
 pub(super) fn print_plan(
     ctx: &CommandContext,
     format: Format,
-    source: &Source,
+    source: &ImportSource,
     draft: &Draft,
     plan: &Plan<'_>,
 ) -> Result<(), CliError> {
@@ -49,7 +49,7 @@ pub(super) fn print_plan(
 pub(super) fn print_result(
     ctx: &CommandContext,
     format: Format,
-    source: &Source,
+    source: &ImportSource,
     draft: &Draft,
     plan: &Plan<'_>,
     store: Option<&KeyStore>,
@@ -77,7 +77,7 @@ pub(super) fn print_result(
 }
 
 /// Prints other names, what stays, and what has no equal, with its line in the file.
-pub(super) fn print_unequal(source: &Source, draft: &Draft, plan: &Plan<'_>) {
+pub(super) fn print_unequal(source: &ImportSource, draft: &Draft, plan: &Plan<'_>) {
     for (from, to) in &plan.renamed {
         output::print_note(&format!("{} is called {} here", clean(from), clean(to)));
     }

@@ -17,7 +17,7 @@ const MAX_DEPTH: usize = 64;
 const BOM: char = '\u{feff}';
 
 /// A file as it was read.
-pub(super) struct Source {
+pub(super) struct ImportSource {
     pub(super) path: PathBuf,
     pub(super) text: String,
 }
@@ -29,7 +29,7 @@ pub(super) enum Content {
     Env(Vec<(String, String)>),
 }
 
-impl Source {
+impl ImportSource {
     /// Reads the file.
     ///
     /// # Errors
@@ -237,7 +237,7 @@ impl Fields {
     }
 
     /// Reports the keys that were not taken and say something.
-    pub(super) fn finish(self, source: &Source, draft: &mut Draft) {
+    pub(super) fn finish(self, source: &ImportSource, draft: &mut Draft) {
         for (key, value) in &self.map {
             let is_silent = match value {
                 Value::Null | Value::Bool(false) => true,
@@ -284,8 +284,8 @@ pub(super) fn texts_of(value: &Value) -> Vec<String> {
 mod tests {
     use super::*;
 
-    fn source(text: &str) -> Source {
-        Source { path: "old.yaml".into(), text: text.to_owned() }
+    fn source(text: &str) -> ImportSource {
+        ImportSource { path: "old.yaml".into(), text: text.to_owned() }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::{
     cli::tools::import::{
         address::{add_key, key_value, place, toml_text, with_path},
         draft::{AliasDraft, AliasTarget, Draft, ProjectDraft, UpstreamDraft},
-        source::{Fields, Source},
+        source::{Fields, ImportSource},
     },
     ir::op::Dialect,
 };
@@ -14,7 +14,7 @@ use crate::{
 /// The first priority; the order of the file decides, and upstreams for any model come last.
 const FIRST_PRIORITY: usize = 10;
 
-pub(super) fn read(source: &Source, tree: Value, draft: &mut Draft) {
+pub(super) fn read(source: &ImportSource, tree: Value, draft: &mut Draft) {
     let mut top = Fields::new(tree, "");
     let mut server = top.table("server");
     if let Some(port) = server.text("port") {
@@ -42,7 +42,12 @@ pub(super) fn read(source: &Source, tree: Value, draft: &mut Draft) {
     top.finish(source, draft);
 }
 
-fn read_upstream(source: &Source, row: Value, (index, count): (usize, usize), draft: &mut Draft) {
+fn read_upstream(
+    source: &ImportSource,
+    row: Value,
+    (index, count): (usize, usize),
+    draft: &mut Draft,
+) {
     let mut row = Fields::new(row, "upstreams");
     let name = row.text("name").unwrap_or_else(|| format!("upstream-{}", index + 1));
     let line = source.line_of(&name);
@@ -70,7 +75,7 @@ fn read_upstream(source: &Source, row: Value, (index, count): (usize, usize), dr
 }
 
 /// Reads `upstream:model` or a model of any upstream.
-fn read_alias(source: &Source, name: &str, target: &str, draft: &mut Draft) {
+fn read_alias(source: &ImportSource, name: &str, target: &str, draft: &mut Draft) {
     let named = target.split_once(':').filter(|(_, model)| !model.is_empty());
     let upstream = named.and_then(|(upstream, model)| {
         let at = draft.upstreams.iter().position(|known| known.name == upstream)?;
@@ -92,7 +97,7 @@ fn read_alias(source: &Source, name: &str, target: &str, draft: &mut Draft) {
 }
 
 /// Reads a client. It may use an alias if it may use what the alias means.
-fn read_project(source: &Source, row: Value, names: &[(String, String)], draft: &mut Draft) {
+fn read_project(source: &ImportSource, row: Value, names: &[(String, String)], draft: &mut Draft) {
     let mut row = Fields::new(row, "project_auth");
     let name = row.text("project_name").unwrap_or_else(|| "project".to_owned());
     let key = row.text("api_key");

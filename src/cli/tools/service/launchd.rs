@@ -6,7 +6,7 @@ use crate::{cli::error::CliError, config::Environment};
 
 use super::{
     definition::Definition,
-    manager::{ServiceManager, ServiceState, call, call_ok, remove_file, write_file},
+    manager::{RegisteredService, ServiceManager, call, call_ok, remove_file, write_file},
 };
 
 const LABEL: &str = "aiproxy";
@@ -72,12 +72,12 @@ impl ServiceManager for Launchd {
         call_ok("launchctl", &["bootout", &Self::target()]).map(drop)
     }
 
-    fn state(&self) -> Result<ServiceState, CliError> {
+    fn state(&self) -> Result<RegisteredService, CliError> {
         let installed = Self::plist()?.exists();
         let output = call("launchctl", &["print", &Self::target()])?;
         let pid = read_pid(&String::from_utf8_lossy(&output.stdout));
         let running = output.status.success() && pid.is_some();
-        Ok(ServiceState { installed, enabled: installed, running, failed: false, pid })
+        Ok(RegisteredService { installed, enabled: installed, running, failed: false, pid })
     }
 
     fn uninstall(&self) -> Result<(), CliError> {

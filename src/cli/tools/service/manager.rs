@@ -14,7 +14,7 @@ use super::definition::Definition;
 
 /// The state of the service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct ServiceState {
+pub(super) struct RegisteredService {
     pub(super) installed: bool,
     /// Whether it starts at login.
     pub(super) enabled: bool,
@@ -65,7 +65,7 @@ pub(super) trait ServiceManager {
     /// # Errors
     ///
     /// The system does not answer.
-    fn state(&self) -> Result<ServiceState, CliError>;
+    fn state(&self) -> Result<RegisteredService, CliError>;
 
     /// Stops the service and removes its registration.
     ///

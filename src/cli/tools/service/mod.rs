@@ -20,7 +20,7 @@ use crate::{
 };
 
 use definition::Definition;
-use manager::{ServiceManager, ServiceState};
+use manager::{RegisteredService, ServiceManager};
 
 const INSTALL: &str = "\
 Registers the proxy with the config and data dir of this command: a user service of systemd, an
@@ -186,7 +186,7 @@ fn status(ctx: &CommandContext, manager: &dyn ServiceManager) -> Result<ExitStat
     Ok(if state.running { ExitStatus::Ok } else { ExitStatus::Unreachable })
 }
 
-fn describe(state: &ServiceState) -> String {
+fn describe(state: &RegisteredService) -> String {
     if !state.installed && !state.running {
         return "the service is not installed; `aiproxy service install` installs it".to_owned();
     }
@@ -219,11 +219,12 @@ mod tests {
 
     #[test]
     fn each_state_has_a_sentence() {
-        let installed = || ServiceState { installed: true, enabled: true, ..Default::default() };
-        let running = ServiceState { running: true, pid: Some(7), ..installed() };
-        let failed = ServiceState { failed: true, ..installed() };
+        let installed =
+            || RegisteredService { installed: true, enabled: true, ..Default::default() };
+        let running = RegisteredService { running: true, pid: Some(7), ..installed() };
+        let failed = RegisteredService { failed: true, ..installed() };
         for (state, words) in [
-            (ServiceState::default(), "not installed"),
+            (RegisteredService::default(), "not installed"),
             (installed(), "not running; it starts at login"),
             (running, "running (pid 7)"),
             (failed, "it failed"),

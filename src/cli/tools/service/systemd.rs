@@ -6,7 +6,7 @@ use crate::cli::error::CliError;
 
 use super::{
     definition::{Definition, config_home},
-    manager::{ServiceManager, ServiceState, call, call_ok, remove_file, write_file},
+    manager::{RegisteredService, ServiceManager, call, call_ok, remove_file, write_file},
 };
 
 const UNIT: &str = "aiproxy.service";
@@ -91,11 +91,11 @@ impl ServiceManager for Systemd {
         call_ok("systemctl", &["--user", "stop", UNIT]).map(drop)
     }
 
-    fn state(&self) -> Result<ServiceState, CliError> {
+    fn state(&self) -> Result<RegisteredService, CliError> {
         const FIELDS: &str = "--property=LoadState,ActiveState,UnitFileState,MainPID";
         let output = call_ok("systemctl", &["--user", "show", UNIT, FIELDS])?;
         let state = read_state(&String::from_utf8_lossy(&output.stdout));
-        Ok(ServiceState { installed: state.installed && Self::unit_file()?.exists(), ..state })
+        Ok(RegisteredService { installed: state.installed && Self::unit_file()?.exists(), ..state })
     }
 
     fn uninstall(&self) -> Result<(), CliError> {
@@ -181,13 +181,13 @@ fn quote(word: &str) -> String {
 }
 
 /// Reads the lines of `systemctl show`.
-fn read_state(text: &str) -> ServiceState {
+fn read_state(text: &str) -> RegisteredService {
     let field = |name: &str| {
         let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
         value.unwrap_or_default().trim()
     };
     let active = field("ActiveState");
-    ServiceState {
+    RegisteredService {
         installed: field("LoadState") == "loaded",
         enabled: field("UnitFileState") == "enabled",
         running: matches!(active, "active" | "reloading"),
@@ -241,6 +241,6 @@ mod tests {
         assert_eq!(state.pid, Some(12));
         let state =
             read_state("LoadState=not-found\nActiveState=inactive\nUnitFileState=\nMainPID=0\n");
-        assert_eq!(state, ServiceState::default());
+        assert_eq!(state, RegisteredService::default());
     }
 }

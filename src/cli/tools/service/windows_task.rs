@@ -6,7 +6,7 @@ use crate::cli::error::CliError;
 
 use super::{
     definition::Definition,
-    manager::{ServiceManager, ServiceState, call, call_ok},
+    manager::{RegisteredService, ServiceManager, call, call_ok},
 };
 
 const TASK: &str = "aiproxy";
@@ -50,12 +50,12 @@ impl ServiceManager for WindowsTask {
         call_ok("schtasks", &["/End", "/TN", TASK]).map(drop)
     }
 
-    fn state(&self) -> Result<ServiceState, CliError> {
+    fn state(&self) -> Result<RegisteredService, CliError> {
         let output = call("schtasks", &["/Query", "/FO", "LIST", "/TN", TASK])?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let installed = output.status.success();
         let running = text.lines().any(|line| line.ends_with("Running"));
-        Ok(ServiceState { installed, enabled: installed, running, failed: false, pid: None })
+        Ok(RegisteredService { installed, enabled: installed, running, failed: false, pid: None })
     }
 
     fn uninstall(&self) -> Result<(), CliError> {
