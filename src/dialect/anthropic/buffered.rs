@@ -1,5 +1,7 @@
 //! Complete messages: reading one, turning one into a stream, and assembling one from a stream.
 
+use std::collections::HashMap;
+
 use bytes::{Bytes, BytesMut};
 use serde_json::{Map, Value, json};
 
@@ -115,6 +117,7 @@ fn split_into_deltas(mut block: Value) -> (Value, Vec<Value>) {
 pub(super) fn collect_stream(events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, Fault> {
     let mut message: Option<Map<String, Value>> = None;
     let mut blocks: Vec<(u64, Map<String, Value>, String)> = Vec::new();
+    let mut positions: HashMap<u64, usize> = HashMap::new();
     let mut done = false;
     for (_, data) in events {
         if event_json::is_done(data) {
@@ -126,6 +129,7 @@ pub(super) fn collect_stream(events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, Fau
         match (kind.as_str(), &mut message) {
             ("message_start", _) => message = event.remove("message").and_then(into_object),
             ("content_block_start", _) => {
+                positions.entry(index).or_insert(blocks.len());
                 blocks.push((
                     index,
                     event.remove("content_block").and_then(into_object).unwrap_or_default(),
@@ -134,7 +138,7 @@ pub(super) fn collect_stream(events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, Fau
             }
             ("content_block_delta", _) => {
                 if let (Some(block), Some(delta)) = (
-                    blocks.iter_mut().find(|b| b.0 == index),
+                    positions.get(&index).and_then(|position| blocks.get_mut(*position)),
                     event.remove("delta").and_then(into_object),
                 ) {
                     apply_delta(block, delta);

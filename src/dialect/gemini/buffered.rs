@@ -1,6 +1,8 @@
 //! Complete generateContent responses: reading one, turning one into a stream, and assembling one
 //! from a stream.
 
+use std::collections::HashMap;
+
 use bytes::{Bytes, BytesMut};
 use serde_json::{Map, Value, json};
 
@@ -94,6 +96,7 @@ pub(super) fn synthesize_stream(body: &[u8], framing: Framing) -> Result<Bytes, 
 pub(super) fn collect_stream(events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, Fault> {
     let mut answer = Map::new();
     let mut candidates: Vec<Map<String, Value>> = Vec::new();
+    let mut positions: HashMap<u64, usize> = HashMap::new();
     let mut done = false;
     for (_, data) in events {
         if event_json::is_done(data) {
@@ -108,16 +111,13 @@ pub(super) fn collect_stream(events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, Fau
                 let Value::Object(part) = part else {
                     return Err(read_error::unexpected_shape("a candidate is no candidate"));
                 };
-                let index =
-                    |candidate: &Map<String, Value>| candidate.get("index").and_then(Value::as_u64);
-                let wanted = index(&part).unwrap_or(at as u64);
-                match candidates
-                    .iter_mut()
-                    .enumerate()
-                    .find(|(n, known)| index(known).unwrap_or(*n as u64) == wanted)
-                {
-                    Some((_, known)) => merge_candidate(known, part),
-                    None => candidates.push(part),
+                let index = part.get("index").and_then(Value::as_u64).unwrap_or(at as u64);
+                match positions.get(&index) {
+                    Some(position) => merge_candidate(&mut candidates[*position], part),
+                    None => {
+                        positions.insert(index, candidates.len());
+                        candidates.push(part);
+                    }
                 }
             }
         }

@@ -1,6 +1,8 @@
 //! Reads complete chat and completion answers, turns them into a stream, and assembles them from
 //! one.
 
+use std::collections::HashMap;
+
 use bytes::{Bytes, BytesMut};
 use serde_json::{Map, Value, json};
 
@@ -150,6 +152,9 @@ pub(super) fn synthesize_stream(op: Op, body: &[u8]) -> Result<Bytes, Fault> {
 pub(super) fn collect_stream(op: Op, events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, Fault> {
     let mut answer = Map::new();
     let mut choices: Vec<Map<String, Value>> = Vec::new();
+    // Per choice; found by the choice's index, so that many choices and calls take linear time.
+    let mut calls: Vec<CallPositions> = Vec::new();
+    let mut positions: HashMap<u64, usize> = HashMap::new();
     let mut done = false;
     for (_, data) in events {
         if event_json::is_done(data) {
@@ -175,21 +180,15 @@ pub(super) fn collect_stream(op: Op, events: &[(Vec<u8>, Vec<u8>)]) -> Result<By
                 return Err(read_error::unexpected_shape("a choice is no choice"));
             };
             let index = part.get("index").and_then(Value::as_u64).unwrap_or(at as u64);
-            let known = choices
-                .iter()
-                .position(|choice| choice.get("index").and_then(Value::as_u64) == Some(index));
-            let choice = match known {
-                Some(known) => &mut choices[known],
-                None => {
-                    choices.push(Map::from_iter([
-                        ("index".to_owned(), index.into()),
-                        ("finish_reason".to_owned(), Value::Null),
-                    ]));
-                    let last = choices.len() - 1;
-                    &mut choices[last]
-                }
-            };
-            merge_choice(choice, part);
+            let position = *positions.entry(index).or_insert_with(|| {
+                choices.push(Map::from_iter([
+                    ("index".to_owned(), index.into()),
+                    ("finish_reason".to_owned(), Value::Null),
+                ]));
+                calls.push(CallPositions::new());
+                choices.len() - 1
+            });
+            merge_choice(&mut choices[position], &mut calls[position], part);
         }
     }
     if let Some(fault) = unfinished_fault(&choices, done) {
@@ -262,7 +261,24 @@ fn unfinished_fault(choices: &[Map<String, Value>], done: bool) -> Option<Fault>
     (!calls.all(is_complete)).then(json_body::truncated_stream_fault)
 }
 
-fn merge_choice(choice: &mut Map<String, Value>, part: Map<String, Value>) {
+/// Where the last call with an index is in a choice's list. The keys are JSON, because indexes are
+/// compared as they were sent.
+type CallPositions = HashMap<String, usize>;
+
+fn merge_choice(
+    choice: &mut Map<String, Value>,
+    known_calls: &mut CallPositions,
+    mut part: Map<String, Value>,
+) {
+    for key in ["delta", "message"] {
+        let Some(Value::Object(delta)) = part.get_mut(key) else { continue };
+        let Some(Value::Array(parts)) = delta.remove("tool_calls") else { continue };
+        let message = choice.entry("message").or_insert_with(|| json!({}));
+        if let Some(message) = message.as_object_mut() {
+            let calls = message.entry("tool_calls").or_insert(Value::Null);
+            merge_calls(calls, known_calls, parts);
+        }
+    }
     for (key, value) in part {
         match (key.as_str(), value) {
             (_, Value::Null) | ("index", _) => {}
@@ -309,7 +325,6 @@ fn merge_delta(message: &mut Map<String, Value>, delta: Map<String, Value>) {
                     *slot = value;
                 }
             }
-            ("tool_calls", slot, Value::Array(parts)) => merge_calls(slot, parts),
             (_, Value::Object(old), Value::Object(new)) => merge_delta(old, new),
             (_, Value::Array(old), Value::Array(new)) => old.extend(new),
             (_, slot @ Value::String(_), Value::String(new)) => json_body::append_text(slot, &new),
@@ -318,19 +333,20 @@ fn merge_delta(message: &mut Map<String, Value>, delta: Map<String, Value>) {
     }
 }
 
-fn merge_calls(slot: &mut Value, parts: Vec<Value>) {
+fn merge_calls(slot: &mut Value, positions: &mut CallPositions, parts: Vec<Value>) {
     if !slot.is_array() {
         *slot = json!([]);
+        positions.clear();
     }
     let Some(calls) = slot.as_array_mut() else { return };
     for part in parts {
         let Value::Object(mut part) = part else { continue };
         // Some vendors omit the index: a part with an id begins a call, a part without one
         // continues the last call.
-        let index = part.get("index").cloned();
+        let index = part.get("index").map(Value::to_string);
         let known = match &index {
             Some(index) => {
-                let known = calls.iter().rposition(|call| call.get("index") == Some(index));
+                let known = positions.get(index).copied().filter(|known| *known < calls.len());
                 known.filter(|known| !starts_new_call(&calls[*known], &part))
             }
             None if part.get("id").is_some_and(|id| !id.is_null()) => None,
@@ -341,7 +357,10 @@ fn merge_calls(slot: &mut Value, parts: Vec<Value>) {
                 part.remove("index");
                 merge_delta(call, part);
             }
-            None => calls.push(Value::Object(part)),
+            None => {
+                positions.extend(index.map(|index| (index, calls.len())));
+                calls.push(Value::Object(part));
+            }
         }
     }
 }
