@@ -58,6 +58,8 @@ gemini-api-key:
   - api-key: "sk-gem-1"
     base-url: "http://127.0.0.1:9/gemini"
     models: [{name: gemini-2.5-flash, alias: gf}]
+  - api-key: "sk-gem-2"
+    base-url: "http://127.0.0.1:9/other"
 claude-api-key:
   - api-key: "sk-ant-1"
     prefix: team
@@ -74,12 +76,13 @@ fn cli_proxy_api_comes_in_with_its_clients_and_aliases() {
     let home = home_with("cpa.yaml", CLI_PROXY);
     let (report, config) = import(&home, "cpa.yaml");
     assert_eq!(report["format"], "cliproxyapi");
-    assert_eq!(names(&report, "upstreams"), ["gemini", "anthropic", "box"]);
+    assert_eq!(names(&report, "upstreams"), ["gemini", "gemini-2", "anthropic", "box"]);
     assert_eq!(names(&report, "projects"), ["cliproxyapi", "cliproxyapi-2"]);
     assert_eq!(unequal(&report), ["auth-dir"]);
     for line in [
         "base_url = \"http://127.0.0.1:9/gemini/v1beta\"",
         "rename = { gf = \"gemini-2.5-flash\" }",
+        "models = [\"gemini-*\"]",
         "keys = [\"vault:box/main\", \"vault:box/key2\"]",
         "\"team/ca\" = \"anthropic:ca\"",
         "key = \"vault:client/cliproxyapi\"",
@@ -122,7 +125,7 @@ fn names_that_are_taken_stay_and_the_import_gets_others() {
                 dialect = \"openai\"\n\n[server]\nlisten = \"127.0.0.1:8700\"\n";
     home.write_config(mine);
     let (report, config) = import(&home, "cpa.yaml");
-    assert_eq!(names(&report, "upstreams"), ["gemini", "anthropic", "box-2"]);
+    assert_eq!(names(&report, "upstreams"), ["gemini", "gemini-2", "anthropic", "box-2"]);
     assert!(unequal(&report).iter().any(|name| name.contains("server.listen")), "{report}");
     for line in mine.lines() {
         assert!(config.contains(line), "{line}\n{config}");

@@ -12,12 +12,13 @@ use crate::{
     ir::op::Dialect,
 };
 
-/// The lists of keys, the preset of each, its dialect, and the path behind the address.
-const KINDS: [(&str, &str, Dialect, &str); 4] = [
-    ("gemini-api-key", "gemini", Dialect::Gemini, "/v1beta"),
-    ("generative-language-api-key", "gemini", Dialect::Gemini, "/v1beta"),
-    ("claude-api-key", "anthropic", Dialect::Anthropic, "/v1"),
-    ("codex-api-key", "openai", Dialect::Responses, ""),
+/// The lists of keys: the preset of each, its dialect, the path behind the address, and the models
+/// that an entry serves if it names none.
+const KINDS: [(&str, &str, Dialect, &str, &str); 4] = [
+    ("gemini-api-key", "gemini", Dialect::Gemini, "/v1beta", "gemini-*"),
+    ("generative-language-api-key", "gemini", Dialect::Gemini, "/v1beta", "gemini-*"),
+    ("claude-api-key", "anthropic", Dialect::Anthropic, "/v1", "claude-*"),
+    ("codex-api-key", "openai", Dialect::Responses, "", "gpt-*"),
 ];
 
 /// Keys by which the file is recognised.
@@ -43,14 +44,14 @@ pub(super) fn read(source: &ImportSource, tree: Value, draft: &mut Draft) {
     if top.take("debug") == Some(Value::Bool(true)) {
         draft.log_level("debug", "debug");
     }
-    for (list, preset, dialect, path) in KINDS {
-        let kind = Kind { list, preset, dialect, path };
+    for (list, preset, dialect, path, family) in KINDS {
+        let kind = Kind { list, preset, dialect, path, family };
         for row in entries(top.take(list)) {
             read_entry(source, row, &kind, proxy.as_deref(), draft);
         }
     }
     let list = "openai-compatibility";
-    let kind = Kind { list, preset: "", dialect: Dialect::Openai, path: "" };
+    let kind = Kind { list, preset: "", dialect: Dialect::Openai, path: "", family: "" };
     for row in entries(top.take(list)) {
         read_entry(source, row, &kind, proxy.as_deref(), draft);
     }
@@ -71,6 +72,7 @@ struct Kind {
     preset: &'static str,
     dialect: Dialect,
     path: &'static str,
+    family: &'static str,
 }
 
 /// The entries of a list; a text alone is a key.
@@ -102,7 +104,9 @@ fn read_entry(
             draft.lose(format!("{name}.api-key"), "it cannot be a key", line);
         }
     }
-    read_models(&mut row, &mut upstream);
+    // A server other than the provider's may list no models.
+    let family = if url.is_some() { kind.family } else { "" };
+    read_models(&mut row, family, &mut upstream);
     let prefix = row.text("prefix");
     let headers = row.text_map("headers");
     upstream.disabled = row.take("disabled") == Some(Value::Bool(true));
@@ -142,7 +146,7 @@ fn row_keys(row: &mut Fields, proxy: &mut Option<String>) -> Vec<String> {
 }
 
 /// Reads the models, whose alias is the name for clients.
-fn read_models(row: &mut Fields, upstream: &mut UpstreamDraft) {
+fn read_models(row: &mut Fields, family: &str, upstream: &mut UpstreamDraft) {
     let mut models = Vec::new();
     for model in row.rows("models") {
         let name = model.get("name").and_then(text_of).or_else(|| text_of(&model));
@@ -152,6 +156,9 @@ fn read_models(row: &mut Fields, upstream: &mut UpstreamDraft) {
             upstream.rename.insert(alias.clone(), name);
         }
         models.push(alias);
+    }
+    if models.is_empty() && !family.is_empty() {
+        models.push(family.to_owned());
     }
     models.extend(row.texts("excluded-models").into_iter().map(|model| format!("!{model}")));
     upstream.models = (!models.is_empty()).then_some(models);
