@@ -46,6 +46,11 @@ impl AttemptCounts {
         self.conflicts += u32::from(outcome.retry == How::Once);
         self.maybe_billed += u32::from(outcome.maybe_billed);
     }
+
+    /// Takes a counted failure back that reached no upstream, because the local network was down.
+    pub fn forgive_free(&mut self) {
+        self.free = self.free.saturating_sub(1);
+    }
 }
 
 /// The candidate for the next attempt.

@@ -425,6 +425,6 @@ fn requests_are_found_by_their_end_user_and_the_address_of_the_client() {
         .upstream("up", &upstream, &["work"])
         .start();
     silent.ask(&body("end-7"));
-    poll_until("the row", || (found(&silent, "model:m") == 1).then_some(()));
+    poll_until("the row", || (found(&silent, "project:it") == 1).then_some(()));
     assert_eq!((found(&silent, "user:end"), found(&silent, "ip:127")), (0, 0));
 }

@@ -235,10 +235,12 @@ async fn attempt_chosen(
 
 /// Pauses before the same candidate is tried again, if that is allowed and there is time.
 async fn pause_before_same(active: &ActiveRequest, state: &mut RetryState) -> NextStep {
+    if active.context.engine.network.down() {
+        return wait_for_network(active, state).await;
+    }
     let Some(pause) = state.retry_pause(&active.context, RetryTarget::Same) else {
         return NextStep::Fail { retry_at: None };
     };
-    let pause = if active.context.engine.network.down() { OFFLINE_POLL } else { pause };
     if Instant::now() + pause >= state.deadline {
         return NextStep::Fail { retry_at: None };
     }
@@ -246,6 +248,21 @@ async fn pause_before_same(active: &ActiveRequest, state: &mut RetryState) -> Ne
     active.recorder.publish_queued(RouteReason::RetrySame { pause: pause.into() });
     sleep(pause).await;
     state.grant_retry();
+    NextStep::Decide
+}
+
+/// Waits while the local network is down, for as long as a request may wait in the queue: no retry
+/// is spent on what is not an upstream's fault.
+async fn wait_for_network(active: &ActiveRequest, state: &mut RetryState) -> NextStep {
+    let max_wait = active.context.queue_timeout();
+    let pause = OFFLINE_POLL.min(max_wait.saturating_sub(state.waited));
+    if pause.is_zero() || Instant::now() + pause >= state.deadline {
+        return NextStep::Fail { retry_at: None };
+    }
+    state.queue_slot = None;
+    active.recorder.publish_queued(RouteReason::RetrySame { pause: pause.into() });
+    sleep(pause).await;
+    state.grant_after_outage(pause);
     NextStep::Decide
 }
 

@@ -105,6 +105,14 @@ impl RetryState {
         self.failed_attempts.retain(|failed| !failed.may_recover);
     }
 
+    /// Grants the next try after a wait for the local network; the attempt that found it down does
+    /// not count.
+    pub(super) fn grant_after_outage(&mut self, waited: Duration) {
+        self.waited += waited;
+        self.attempt_counts.forgive_free();
+        self.grant_retry();
+    }
+
     /// Stores a failed attempt for the next decision.
     pub(super) fn remember_failure(&mut self, chosen: &Candidate, failure: AttemptFailure) {
         self.attempt_counts.count_failure(&failure.outcome);
