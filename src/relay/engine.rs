@@ -20,8 +20,8 @@ use crate::relay::{
         balances::Balances, cancellations::Cancellations, health_checks::HealthChecks,
         health_store::HealthStore, hedge_stats::HedgeStats, in_flight::InFlight,
         learned_store::LearnedStore, model_lists::ModelLists, network::Network,
-        reasoning_cache::ReasoningCache, response_store::ResponseStore,
-        unpriced_models::UnpricedModels,
+        reasoning_cache::ReasoningCache, resource_owners::ResourceOwners,
+        response_store::ResponseStore, unpriced_models::UnpricedModels,
     },
 };
 use crate::{
@@ -109,6 +109,8 @@ pub struct Engine {
     pub(super) cache_monitor: CacheMonitor,
     pub reasoning_cache: ReasoningCache,
     pub response_store: ResponseStore,
+    /// Who created what upstreams keep.
+    pub resource_owners: ResourceOwners,
     /// Notified when a waiting request might proceed.
     pub capacity_changed: Arc<Notify>,
     /// Keys that an upstream rejected: their secret references are read again.
@@ -138,6 +140,7 @@ pub struct EngineParts {
     pub rejected_keys: mpsc::UnboundedSender<KeyId>,
     pub health_store: HealthStore,
     pub learned: LearnedStore,
+    pub resource_owners: ResourceOwners,
     pub ledger_queue: LedgerQueue,
 }
 
@@ -155,6 +158,7 @@ impl Engine {
             ledger_queue,
             health_store,
             learned,
+            resource_owners,
         } = parts;
         apply_body_policy(&ledger_queue, &settings);
         let router = Router::new(Policy::new(&settings.cooldown, &settings.retry));
@@ -182,6 +186,7 @@ impl Engine {
             cache_monitor: CacheMonitor::default(),
             reasoning_cache: ReasoningCache::default(),
             response_store: ResponseStore::default(),
+            resource_owners,
             capacity_changed: Arc::default(),
             rejected_keys,
             key_wanted: Notify::new(),

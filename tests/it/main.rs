@@ -47,6 +47,7 @@ mod promises;
 mod raw_paths;
 mod reload;
 mod repair;
+mod resources;
 mod routing;
 mod serve;
 #[cfg(target_os = "linux")]

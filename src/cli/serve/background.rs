@@ -31,7 +31,7 @@ pub(super) fn spawn_tasks(admin: &Arc<ProxyAdmin>, inputs: TaskInputs) {
     spawn(admin, async move {
         loop {
             tokio::time::sleep(save_health::SAVE_INTERVAL).await;
-            save_health::save(&health_engine);
+            save_health::save(&health_engine, false);
         }
     });
     let balance_engine = engine();

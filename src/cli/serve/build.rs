@@ -39,7 +39,10 @@ use crate::{
     relay::{
         background::save_health,
         engine::{Engine, EngineParts},
-        state::{health_store::HealthStore, learned_store::LearnedStore, model_lists::ModelLists},
+        state::{
+            health_store::HealthStore, learned_store::LearnedStore, model_lists::ModelLists,
+            resource_owners::ResourceOwners,
+        },
     },
     secrets::{
         Secret,
@@ -203,6 +206,7 @@ fn build_engine(
 ) -> Arc<Engine> {
     let clock = Arc::new(SystemClock);
     let learned = LearnedStore::open(&paths.data, clock.unix());
+    let resource_owners = ResourceOwners::open(&paths.data, clock.unix());
     let keys = Arc::new(ProviderKeys::default());
     let demo = Arc::new(DemoUpstream(Demo::new(Arc::clone(&clock) as _)));
     let engine = Arc::new(Engine::new(
@@ -216,6 +220,7 @@ fn build_engine(
             ledger_queue,
             health_store: HealthStore::open(paths.data.join("health.json")),
             learned,
+            resource_owners,
         },
         Arc::clone(settings),
     ));

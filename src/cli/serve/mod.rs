@@ -115,7 +115,7 @@ pub async fn serve(global: &GlobalArgs, args: ServeArgs) -> Result<ExitStatus, C
     report_state(ServiceState::Stopping);
     drop(watcher);
     shutdown::shutdown(&admin, settings.server.drain, &closing).await;
-    save_health::save(&admin.engine);
+    save_health::save(&admin.engine, true);
     if let Some(ledger) = admin.ledger.clone() {
         ledger.close(&admin.engine.ledger_queue).await;
     }

@@ -10,6 +10,7 @@ pub mod encode;
 pub mod first_content;
 mod foreign_state;
 pub mod other_ops;
+pub mod ownership;
 pub mod parse_request;
 pub mod read_body;
 mod read_response;

@@ -8,7 +8,7 @@ use crate::relay::{
     attempt::{
         build_request::{MODEL_NAME_ESCAPES, PreparedRequest, apply_patch, required_header},
         encode::encode_request,
-        other_ops,
+        other_ops, ownership,
     },
     context::RequestContext,
     request::{
@@ -282,6 +282,7 @@ pub(in crate::relay) fn remember_upstream_response(
             Some(key),
             context.engine.clock.mono(),
         );
+        ownership::record(context, &id);
     }
 }
 

@@ -71,9 +71,10 @@ pub fn restore_key(engine: &Engine, key: &UpstreamKey) {
     engine.router.restore_key(key.id, saved, now);
 }
 
-/// Writes the current state if it differs from the file.
-pub fn save(engine: &Engine) {
+/// Writes the current state if it differs from the file. `stops`: the proxy is about to end.
+pub fn save(engine: &Engine, stops: bool) {
     engine.health_store.save(|| snapshot(engine));
+    engine.resource_owners.save(engine.clock.unix(), stops);
 }
 
 fn snapshot(engine: &Engine) -> HealthFile {

@@ -6,7 +6,7 @@ use http::Method;
 use tokio::time::Instant;
 
 use crate::relay::{
-    attempt::{parse_request, repair, result::FailureSource},
+    attempt::{ownership, parse_request, repair, result::FailureSource},
     context::RequestContext,
     dispatch::endpoint_choice::choose_endpoints,
     dispatch::final_error::LastFailure,
@@ -16,7 +16,10 @@ use crate::relay::{
         parsed,
         proxy_request::{ModelLocation, ProxyRequest},
     },
-    state::response_store::{self, StoredAt},
+    state::{
+        resource_owners::{Ownership, ResourceOwner},
+        response_store::{self, StoredAt},
+    },
 };
 use crate::{
     base::sanitize,
@@ -41,7 +44,10 @@ pub(super) async fn resolve_targets(
 ) -> Result<ResolvedModel, ProxyError> {
     let (engine, generation) = (Arc::clone(&context.engine), Arc::clone(&context.generation));
     match &context.request.endpoint.model {
-        ModelLocation::Upstream(name) => return resolve_raw(context, name).map_err(|e| *e),
+        ModelLocation::Upstream(name) => {
+            let name = name.clone();
+            return resolve_raw(context, &name).map_err(|e| *e);
+        }
         ModelLocation::AnyUpstream => return resolve_any(context).map_err(|e| *e),
         ModelLocation::Body | ModelLocation::Path(_) => {}
     }
@@ -175,7 +181,8 @@ fn restrict_to_owner(
     targets: &mut Vec<Arc<Target>>,
 ) -> Result<(), ProxyError> {
     let Some(id) = &context.request.previous_response_id else { return Ok(()) };
-    match context.engine.response_store.find(&context.request.caller.project.name, id) {
+    let project = &context.request.caller.project.name;
+    match ownership::find_response(&context.engine, project, id) {
         Some(StoredAt::Local { .. }) => context.request.must_rewrite = true,
         Some(StoredAt::Upstream { upstream, key }) => {
             targets.retain(|target| {
@@ -200,7 +207,7 @@ fn restrict_to_owner(
 }
 
 /// Returns the target of `/u/UPSTREAM/…`.
-fn resolve_raw(context: &RequestContext, name: &str) -> Result<ResolvedModel, Box<ProxyError>> {
+fn resolve_raw(context: &mut RequestContext, name: &str) -> Result<ResolvedModel, Box<ProxyError>> {
     let upstream =
         context.generation.settings.upstreams.iter().find(|upstream| *upstream.name == *name);
     let project = &context.request.caller.project;
@@ -209,17 +216,43 @@ fn resolve_raw(context: &RequestContext, name: &str) -> Result<ResolvedModel, Bo
         return Err(Box::new(no_such_upstream(name)));
     };
     refuse_unknown_model(context)?;
+    let upstream = Arc::clone(upstream);
+    if let Some(owner) = own_resource(context)?.filter(|owner| *owner.upstream == *upstream.name) {
+        context.request.owner = ownership::ids_of(&context.engine, &owner);
+    }
     let dialect = match context.request.endpoint.op {
         Op::Stored => Dialect::Responses,
         _ => upstream.endpoints.first().map_or(Dialect::Openai, |end| end.dialect),
     };
-    Ok(target_without_model(upstream, dialect))
+    Ok(target_without_model(&upstream, dialect))
+}
+
+/// Returns who created what a request names, if that was its own project; an error if it was
+/// another one.
+fn own_resource(context: &RequestContext) -> Result<Option<ResourceOwner>, Box<ProxyError>> {
+    match ownership::of_request(context) {
+        Ownership::Unknown => Ok(None),
+        Ownership::Own(owner) => Ok(Some(owner)),
+        Ownership::Foreign(id) => {
+            let id = sanitize::clean(&id);
+            let message = format!("`{}` was not found", sanitize::truncate_end(&id, 80));
+            Err(Box::new(ProxyError::new(ProxyErrorKind::UnknownPath, message).code("not_found")))
+        }
+    }
 }
 
 /// Returns the target of what belongs to an upstream rather than to a model: the upstream that the
-/// client pins, or else the first of the dialect.
-fn resolve_any(context: &RequestContext) -> Result<ResolvedModel, Box<ProxyError>> {
+/// client pins, or that has what the request names, or else the first of the dialect.
+fn resolve_any(context: &mut RequestContext) -> Result<ResolvedModel, Box<ProxyError>> {
     refuse_unknown_model(context)?;
+    let owner = own_resource(context)?;
+    let owner = owner.filter(|owner| {
+        context.request.pinned_upstream.as_ref().is_none_or(|pin| **pin == *owner.upstream)
+    });
+    if let Some(owner) = &owner {
+        context.request.owner = ownership::ids_of(&context.engine, owner);
+    }
+    let owner = context.request.owner.map(|(upstream, _)| upstream);
     let request = &context.request;
     let dialect = match request.endpoint.dialect {
         Dialect::Openai if request.headers.contains_key("anthropic-version") => Dialect::Anthropic,
@@ -228,6 +261,7 @@ fn resolve_any(context: &RequestContext) -> Result<ResolvedModel, Box<ProxyError
     let serves = |upstream: &&Arc<Upstream>| {
         request.caller.project.upstreams.matches(&upstream.name)
             && request.pinned_upstream.as_deref().is_none_or(|pin| *upstream.name == *pin)
+            && owner.is_none_or(|owner| upstream.id == owner)
             && upstream.endpoints.iter().any(|end| end.dialect == dialect)
             && upstream.enabled
             && upstream.origin != Origin::Demo

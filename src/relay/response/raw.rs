@@ -12,7 +12,9 @@ use http_body::Body;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::relay::{
-    attempt::result::RawResponse, context::ActiveRequest, dispatch::final_error,
+    attempt::{ownership::CreationReader, result::RawResponse},
+    context::ActiveRequest,
+    dispatch::final_error,
     record::attempt_guard::AttemptGuard,
 };
 use crate::{
@@ -35,6 +37,8 @@ pub struct RawBody {
     guard: AttemptGuard,
     idle_timeout: Duration,
     ttft: Duration,
+    /// Present while ids of what the request created may follow.
+    created: Option<CreationReader>,
     timer: Pin<Box<Sleep>>,
 }
 
@@ -46,12 +50,14 @@ impl RawBody {
         active.context.drop_body();
         active.recorder.record_first_content(status.as_u16());
         guard.record(AttemptEnd::Content);
+        let created = CreationReader::for_request(&active.context).filter(|_| status.is_success());
         Self {
             active,
             body: Some(body),
             guard,
             idle_timeout,
             ttft,
+            created,
             timer: Box::pin(sleep_until(Instant::now() + idle_timeout)),
         }
     }
@@ -69,6 +75,11 @@ impl RawBody {
                     if let Ok(data) = frame.into_data() {
                         self.timer.as_mut().reset(Instant::now() + self.idle_timeout);
                         self.active.recorder.record_bytes(&data, 0);
+                        if let Some(created) = &mut self.created
+                            && !created.feed(&self.active.context, &data)
+                        {
+                            self.created = None;
+                        }
                         return Poll::Ready(Some(Ok(data)));
                     }
                 }
@@ -80,6 +91,9 @@ impl RawBody {
                 }
                 Poll::Ready(None) => {
                     self.body = None;
+                    if let Some(created) = self.created.take() {
+                        created.finish(&self.active.context);
+                    }
                     self.guard.finish(AttemptEnd::Finished { ttft: Some(self.ttft), usage: None });
                     self.active.recorder.finish(RequestState::Done, None, None);
                     return Poll::Ready(None);

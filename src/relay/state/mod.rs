@@ -12,5 +12,6 @@ pub mod model_lists;
 pub mod network;
 pub mod permits;
 pub mod reasoning_cache;
+pub mod resource_owners;
 pub mod response_store;
 pub mod unpriced_models;

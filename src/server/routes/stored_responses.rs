@@ -17,6 +17,7 @@ use crate::{
         request::ChatRequest,
     },
     relay::{
+        attempt::ownership,
         handler,
         request::{
             proxy_request::{Caller, Endpoint, ModelLocation, StreamMode},
@@ -38,7 +39,7 @@ pub(in crate::server) async fn respond(
 ) -> Response<ResponseBody> {
     let refuse = |error: &ProxyError| response::error_response(Dialect::Responses, id, error);
     let project = caller.project.name.clone();
-    let (upstream, key) = match server.engine.response_store.find(&project, &response) {
+    let (upstream, key) = match ownership::find_response(&server.engine, &project, &response) {
         None => return refuse(&not_found(&response)),
         Some(StoredAt::Local { conversation, request_messages, body, .. }) => {
             let stored = LocalResponse { id: &response, conversation, request_messages, body };
