@@ -3,12 +3,20 @@
 #![allow(dead_code, reason = "each fuzz target uses one of them")]
 
 use aiproxy::{
-    base::framing::{splitter::NextFrame, sse},
+    base::{
+        dot_segment::has_dot_segment,
+        framing::{FrameSplitter, splitter::NextFrame, sse},
+        json::{reader, scan},
+    },
+    config::{Environment, IdInterner, load, redact_toml},
     dialect::{
         AttemptContext, ChatEndpoint, Framing, ResponseSpec, TargetTraits, Thinking,
         event_decoder::EventDecoder, registry, translate::Translator,
     },
     ir::{assemble, event::ChatEvent, extras::Extras, op::Dialect, validate},
+    relay::{request::multipart, state::resource_owners},
+    secrets::Reference,
+    server::paths as routes,
 };
 use bytes::Bytes;
 
@@ -88,7 +96,7 @@ pub fn responses(data: &[u8]) {
     let whole =
         registry::ingress(client).write_response(&response, &response_spec(framing(client)));
     assert!(
-        aiproxy::base::json::reader::parse(&whole).is_ok(),
+        reader::parse(&whole).is_ok(),
         "{upstream} → {client}: {}",
         String::from_utf8_lossy(&whole)
     );
@@ -165,4 +173,104 @@ pub fn streams(data: &[u8]) {
     translator.feed(&Bytes::copy_from_slice(body), &mut out);
     translator.finish(&mut out);
     assert!(ended <= 1);
+}
+
+/// Cuts chunks into frames.
+fn frames(framing: Framing, chunks: &[&[u8]]) -> Vec<Vec<u8>> {
+    let (mut splitter, mut out) = (FrameSplitter::new(framing), Vec::new());
+    for chunk in chunks {
+        let mut at = 0;
+        loop {
+            match splitter.next(chunk, &mut at) {
+                NextFrame::Borrowed(span) => out.push(chunk[span].to_vec()),
+                NextFrame::Joined(unit) => out.push(unit.to_vec()),
+                NextFrame::Incomplete => break,
+                NextFrame::TooLong => return Vec::new(),
+            }
+        }
+    }
+    out.push(splitter.remainder().to_vec());
+    out.retain(|frame| !frame.is_empty());
+    out
+}
+
+/// The lines of NDJSON and the elements of an array are the same for every split of the bytes.
+pub fn lines(data: &[u8]) {
+    let Some((&cut, body)) = data.split_first() else { return };
+    let (a, b) = body.split_at(usize::from(cut) % (body.len() + 1));
+    for framing in [Framing::Ndjson, Framing::JsonArray] {
+        assert_eq!(frames(framing, &[body]), frames(framing, &[a, b]), "{framing:?}");
+    }
+}
+
+/// Any JSON: what the validator accepts can be walked, and the scan of a request points into it.
+pub fn json(data: &[u8]) {
+    fn walk(json: reader::JsonRef<'_>, depth: usize) -> usize {
+        if depth > 40 {
+            return 0;
+        }
+        let members = json.members().map(|(_, value)| walk(value, depth + 1)).sum::<usize>();
+        let items = json.items().map(|value| walk(value, depth + 1)).sum::<usize>();
+        members + items + json.plain_text().len() + json.str().map_or(0, |text| text.len())
+    }
+    let body = data.get(2..).unwrap_or_default();
+    if let Ok(json) = reader::parse(body) {
+        walk(json, 0);
+        assert!(reader::parse(json.text().as_bytes()).is_ok(), "{}", json.text());
+    }
+    if let Ok(found) = scan::scan(body) {
+        assert_eq!(body.get(found.closing_brace), Some(&b'}'));
+        if let Some(model) = &found.model {
+            assert!(body.get(model.span.clone()).is_some());
+        }
+        for span in [&found.stream_span, &found.stream_options].into_iter().flatten() {
+            assert!(body.get(span.clone()).is_some());
+        }
+    }
+    assert!(resource_owners::created_ids(body).iter().all(|id| !id.contains('"')));
+}
+
+/// Any path: it is routed or not, and one that passes to an upstream stays below its address.
+pub fn paths(data: &[u8]) {
+    let Some((&[method, _], rest)) = data.split_first_chunk::<2>() else { return };
+    let methods = [http::Method::GET, http::Method::POST, http::Method::DELETE, http::Method::HEAD];
+    let text = String::from_utf8_lossy(rest);
+    let (path, query) = text.split_once('?').map_or((&*text, None), |(p, q)| (p, Some(q)));
+    for path in [path.to_owned(), format!("/{path}"), format!("/u/one/{path}")] {
+        let found = routes::route(&methods[usize::from(method) % methods.len()], &path, query);
+        if let Ok(routes::RoutedPath { route: routes::Route::Relay(endpoint), .. }) = found {
+            assert!(!has_dot_segment(&endpoint.path), "{path}: {}", endpoint.path);
+        }
+    }
+}
+
+/// Any config file: settings or problems, and problems point to lines of the text.
+pub fn config(data: &[u8]) {
+    let text = String::from_utf8_lossy(data.get(2..).unwrap_or_default());
+    let (env, mut ids) = (Environment::default(), IdInterner::default());
+    let path = std::path::Path::new("/nowhere/config.toml");
+    let loaded = load::load(&text, path, &env, &mut ids);
+    assert_eq!(loaded.settings.is_none(), loaded.has_errors());
+    assert_eq!(redact_toml::mask_secrets(&text).len(), text.len());
+}
+
+/// Any key reference: what is accepted does not show a literal key.
+pub fn references(data: &[u8]) {
+    let text = String::from_utf8_lossy(data.get(2..).unwrap_or_default());
+    if let Ok(reference) = Reference::parse(&text) {
+        let shown = format!("{reference} {reference:?} {:?}", reference.default_label());
+        let is_literal = matches!(reference, Reference::Literal(_));
+        assert!(!is_literal || text.trim().len() < 12 || !shown.contains(text.trim()), "{shown}");
+    }
+}
+
+/// Any form: a field that is found lies in the body, behind an empty line.
+pub fn forms(data: &[u8]) {
+    let body = data.get(2..).unwrap_or_default();
+    if let Ok(Some(span)) = multipart::find_field(body, "b", "model") {
+        assert!(body[..span.start].ends_with(b"\r\n\r\n"));
+        assert!(body[span.end..].starts_with(b"\r\n--b"));
+    }
+    let text = String::from_utf8_lossy(body);
+    assert!(multipart::boundary(&text).is_none_or(|found| text.contains(found)));
 }

@@ -12,17 +12,27 @@ use serde_json::Value;
 #[path = "../fuzz/targets.rs"]
 mod targets;
 
-/// How long each target runs.
+/// How long each target runs; `FUZZ_SECONDS` sets another time.
 const RUN_TIME: Duration = Duration::from_secs(2);
+/// The time that any input may take, and in addition for each byte, in a build without
+/// optimization and on a machine that does other work. Quadratic work is far above it.
+const MAX_TIME: Duration = Duration::from_millis(200);
+const MAX_TIME_PER_BYTE: Duration = Duration::from_micros(20);
 
 /// A name and the function that consumes the bytes.
 type FuzzTarget = (&'static str, fn(&[u8]));
 
-const TARGETS: [FuzzTarget; 4] = [
+const TARGETS: [FuzzTarget; 10] = [
     ("requests", targets::requests),
     ("responses", targets::responses),
     ("sse", targets::sse),
     ("streams", targets::streams),
+    ("lines", targets::lines),
+    ("json", targets::json),
+    ("paths", targets::paths),
+    ("config", targets::config),
+    ("references", targets::references),
+    ("forms", targets::forms),
 ];
 
 fn root() -> PathBuf {
@@ -55,6 +65,10 @@ fn seed_inputs(target: &str) -> Vec<Vec<u8>> {
         add(dialect, b"data: {\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"a\",\"thought\":true},{\"functionCall\":{\"name\":\"f\",\"args\":{}}}]},\"finishReason\":\"STOP\"}]}\n\n");
         add(dialect, b"data: {\"type\":\"response.output_item.added\",\"output_index\":0,\"item\":{\"type\":\"message\"}}\n\ndata: {\"type\":\"response.completed\",\"response\":{\"output\":[]}}\n\n");
     }
+    if let Some(seeds) = own_seeds(target) {
+        let head = [0, 1];
+        return seeds.iter().map(|seed| [&head[..], seed.as_bytes()].concat()).collect();
+    }
     let told = std::env::var("AIPROXY_EXCHANGES").ok().map(PathBuf::from);
     let folder = told.unwrap_or_else(|| root().join("../shared/exchanges"));
     let index: Vec<Value> = fs::read(folder.join("index.json"))
@@ -77,6 +91,65 @@ fn seed_inputs(target: &str) -> Vec<Vec<u8>> {
         }
     }
     out
+}
+
+/// Seeds of targets that read no bodies of dialects.
+fn own_seeds(target: &str) -> Option<Vec<String>> {
+    let list = |texts: &[&str]| Some(texts.iter().map(|text| (*text).to_owned()).collect());
+    match target {
+        "paths" => list(&[
+            "/v1/chat/completions",
+            "/u/one/v1/files/file-abc/content?after=x&limit=2",
+            "/u/one/v1/%2e%2e/admin;x=1/..%5cb",
+            "/~aip-key/v1beta/models/a%2Fb:streamGenerateContent?alt=sse",
+            "/v1/responses/resp_1/input_items",
+            "/logical-models/a/b/upstreams",
+            "/v1beta/operations/x:cancel",
+        ]),
+        "references" => list(&[
+            "keyring:work",
+            "env:OPENAI_API_KEY",
+            "file:~/key.txt",
+            "cmd:pass show 'my key' \"a\\b\"",
+            "vault:label",
+            "sk-proj-0123456789abcdefghijklmnop",
+            "literal:sk-0123456789abcdefghij",
+        ]),
+        "forms" => list(&[
+            "--b\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nm\r\n--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a\"\r\nContent-Type: audio/wav\r\n\r\nRIFF\r\n--b--\r\n",
+            "--b\r\ncontent-disposition: form-data; name*=UTF-8''model\r\n\r\nm\r\n--b--",
+            "multipart/form-data; boundary=\"b c\"; charset=utf-8",
+        ]),
+        "config" => {
+            let mut files = vec![root().join("tests/it/data/configs")];
+            let mut texts = vec![
+                "[[upstream]]\nname = \"a\"\nkeys = [{ ref = \"env:A\" }]\n[aliases]\nfast = \"a/m\"\n".to_owned(),
+            ];
+            while let Some(path) = files.pop() {
+                match fs::read_dir(&path) {
+                    Ok(found) => files.extend(found.flatten().map(|entry| entry.path())),
+                    Err(_) => texts.extend(fs::read_to_string(&path)),
+                }
+            }
+            texts.retain(|text| text.len() < 20_000 && !text.is_empty());
+            texts.sort();
+            Some(texts)
+        }
+        _ => None,
+    }
+}
+
+/// Runs a target and requires time in proportion to the input. The best of three runs counts,
+/// because other programs disturb some.
+fn run_timed(run: fn(&[u8]), input: &[u8]) {
+    let length = u32::try_from(input.len()).unwrap_or(u32::MAX);
+    let allowed = MAX_TIME + MAX_TIME_PER_BYTE * length;
+    let is_slow = || {
+        let begun = Instant::now();
+        run(input);
+        begun.elapsed() > allowed
+    };
+    assert!(!(0..3).all(|_| is_slow()), "{length} bytes took more than {allowed:?}");
 }
 
 /// A random number generator with a fixed seed.
@@ -154,7 +227,7 @@ fn found_inputs_stay_fixed() {
         for entry in fs::read_dir(&folder).into_iter().flatten() {
             let path = entry.expect("listed").path();
             eprintln!("{}", path.display());
-            run(&fs::read(&path).expect("readable"));
+            run_timed(run, &fs::read(&path).expect("readable"));
         }
     }
 }
@@ -172,11 +245,11 @@ fn run_mutated(name: &str) {
         .map_or(RUN_TIME, Duration::from_secs);
     let (mut dice, begun) = (ByteRng(seed), Instant::now());
     for seed in &seeds {
-        run(seed);
+        run_timed(run, seed);
     }
     while begun.elapsed() < span {
         let input = mutate(&seeds, &mut dice);
-        if std::panic::catch_unwind(|| run(&input)).is_err() {
+        if std::panic::catch_unwind(|| run_timed(run, &input)).is_err() {
             let folder = root().join("tests/fuzz/inputs").join(name);
             let path = folder.join(format!("found-{:016x}", dice.0));
             fs::create_dir_all(&folder).and_then(|()| fs::write(&path, &input)).expect("written");
@@ -207,4 +280,34 @@ fn spoiled_event_streams_keep_the_law() {
 #[test]
 fn spoiled_streams_keep_the_law() {
     run_mutated("streams");
+}
+
+#[test]
+fn spoiled_lines_are_cut_alike() {
+    run_mutated("lines");
+}
+
+#[test]
+fn spoiled_json_is_read_within_its_bounds() {
+    run_mutated("json");
+}
+
+#[test]
+fn spoiled_paths_stay_below_their_upstream() {
+    run_mutated("paths");
+}
+
+#[test]
+fn spoiled_configs_are_problems() {
+    run_mutated("config");
+}
+
+#[test]
+fn spoiled_references_show_no_key() {
+    run_mutated("references");
+}
+
+#[test]
+fn spoiled_forms_are_read_within_their_bounds() {
+    run_mutated("forms");
 }
