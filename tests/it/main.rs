@@ -53,6 +53,8 @@ mod serve;
 #[cfg(target_os = "linux")]
 mod servicing;
 mod simulation;
+#[cfg(target_os = "linux")]
+mod soak;
 mod stop;
 mod streams;
 mod support;
