@@ -48,6 +48,8 @@ pub struct HistoryPage {
 pub struct HistoryQuery {
     pub filter: String,
     pub since: Option<String>,
+    /// The end; a day is included.
+    pub until: Option<String>,
     pub before_id: Option<RequestId>,
     pub limit: usize,
 }
@@ -63,6 +65,9 @@ impl HistoryQuery {
         );
         if let Some(since) = &self.since {
             path.push_str(&format!("&since={}", percent_encode(since)));
+        }
+        if let Some(until) = &self.until {
+            path.push_str(&format!("&until={}", percent_encode(until)));
         }
         if let Some(before) = self.before_id {
             path.push_str(&format!("&before={before}"));
@@ -82,15 +87,14 @@ impl HistoryQuery {
     ) -> Result<HistoryPage, ControlQueryError> {
         let filter =
             Filter::parse(&self.filter).map_err(|e| ControlQueryError::BadQuery(e.to_string()))?;
-        let since = self
-            .since
-            .as_deref()
-            .map(TimeRange::parse)
-            .transpose()
-            .map_err(ControlQueryError::BadQuery)?;
-        let since = since.map(|since| since.start(now, reader.zone()));
+        let time = |text: &Option<String>| {
+            let range = text.as_deref().map(TimeRange::parse).transpose();
+            range.map_err(ControlQueryError::BadQuery)
+        };
+        let since = time(&self.since)?.map(|since| since.start(now, reader.zone()));
+        let until = time(&self.until)?.map(|until| until.end(now, reader.zone()));
         let limit = self.limit.clamp(1, MAX_PAGE);
-        let requests = reader.history(&filter, since, self.before_id, limit)?;
+        let requests = reader.history(&filter, (since, until), self.before_id, limit)?;
         let next = requests.last().filter(|_| requests.len() == limit).map(|record| record.id);
         Ok(HistoryPage { requests, next })
     }
@@ -225,6 +229,7 @@ impl LedgerHandle {
         let question = HistoryQuery {
             filter: take("filter").unwrap_or_default(),
             since: take("since"),
+            until: take("until"),
             before_id: take("before")
                 .map(|id| {
                     RequestId::parse(&id)
@@ -338,6 +343,7 @@ mod tests {
         let path = HistoryQuery {
             filter: filter.to_owned(),
             since: Some("2025-09-01T10:00:00Z".to_owned()),
+            until: Some("2025-09-02".to_owned()),
             before_id: None,
             limit: 7,
         }
@@ -346,6 +352,7 @@ mod tests {
         let read = parse_query(path.split_once('?').map(|(_, query)| query));
 
         assert_eq!(read["filter"], filter);
+        assert_eq!(read["until"], "2025-09-02");
         assert_eq!((read["since"].as_str(), read["limit"].as_str()), ("2025-09-01T10:00:00Z", "7"));
         assert!(parse_query(None).is_empty());
     }

@@ -155,8 +155,8 @@ impl LedgerReader {
         &self.zone
     }
 
-    /// Returns the finished requests that match a filter and began before `before`: at most
-    /// `limit`, newest first.
+    /// Returns the finished requests that match a filter, began in a range of time and before
+    /// `before`: at most `limit`, newest first.
     ///
     /// # Errors
     ///
@@ -164,7 +164,7 @@ impl LedgerReader {
     pub fn history(
         &self,
         filter: &Filter,
-        since: Option<UnixMillis>,
+        (since, until): (Option<UnixMillis>, Option<UnixMillis>),
         before: Option<RequestId>,
         limit: usize,
     ) -> Result<Vec<RequestRecord>, QueryError> {
@@ -175,6 +175,10 @@ impl LedgerReader {
         if let Some(since) = since {
             values.push(Value::from(since.0));
             conditions.push(format!("at >= ?{}", values.len()));
+        }
+        if let Some(until) = until {
+            values.push(Value::from(until.0));
+            conditions.push(format!("at < ?{}", values.len()));
         }
         if let Some(before) = before {
             values.push(Value::from(before.to_string()));

@@ -79,6 +79,15 @@ impl TimeRange {
         }
     }
 
+    /// Returns the end of what a time names: a day with all its hours, else the moment itself.
+    #[must_use]
+    pub fn end(self, now: UnixMillis, zone: &TimeZone) -> UnixMillis {
+        match self {
+            Self::Date(date) => Self::Date(date.tomorrow().unwrap_or(Date::MAX)).start(now, zone),
+            other => other.start(now, zone),
+        }
+    }
+
     /// Returns whether the range consists of whole days, so that the daily totals answer it.
     pub(super) fn is_whole_days(self) -> bool {
         matches!(self, Self::Days(_) | Self::Date(_))
@@ -109,4 +118,20 @@ fn format_in_zone(at: UnixMillis, zone: &TimeZone, form: &str) -> String {
 
 fn date_from_day(day: i64) -> Option<Date> {
     Date::new(1970, 1, 1).ok()?.checked_add(day.days()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_includes_its_day_and_nothing_after_a_moment() {
+        let now = UnixMillis(1_756_900_000_000);
+        let end = |text: &str| TimeRange::parse(text).map(|at| at.end(now, &TimeZone::UTC)).ok();
+        let start =
+            |text: &str| TimeRange::parse(text).map(|at| at.start(now, &TimeZone::UTC)).ok();
+        assert_eq!(end("2025-09-01"), start("2025-09-02"));
+        assert_eq!(end("2025-09-01T10:00:00Z"), start("2025-09-01T10:00:00Z"));
+        assert_eq!(end("36h"), start("36h"));
+    }
 }

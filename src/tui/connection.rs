@@ -141,6 +141,7 @@ async fn run_call(
             let question = HistoryQuery {
                 filter: filter.clone(),
                 since: None,
+                until: None,
                 before_id: before,
                 limit: HISTORY_PAGE,
             };

@@ -192,7 +192,7 @@ fn main() {
         let filter = Filter::parse(filter).expect("a filter");
         let found = ledger
             .reader()
-            .and_then(|reader| reader.history(&filter, None, None, 50))
+            .and_then(|reader| reader.history(&filter, (None, None), None, 50))
             .expect("rows")
             .len();
         println!("history `{}`: {:?}, {found} rows", filter.text(), begun.elapsed());

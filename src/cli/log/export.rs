@@ -23,6 +23,9 @@ pub(super) struct ExportArgs {
     /// Start: 7d, today, 36h, a date or a time
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
+    /// End, in the same forms; a day is included
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
     /// Include request and response bodies (JSON only)
     #[arg(long)]
     bodies: bool,
@@ -49,6 +52,7 @@ pub(super) async fn run(
     let mut query = HistoryQuery {
         filter: filter.text().to_owned(),
         since: args.since,
+        until: args.until,
         before_id: None,
         limit: MAX_PAGE,
     };

@@ -8,10 +8,9 @@ use crate::{
 };
 
 /// Field names from other tools and the equivalents in this filter.
-const FOREIGN_FIELDS: [(&str, &str); 14] = [
+const FOREIGN_FIELDS: [(&str, &str); 12] = [
     ("account", "key:work"),
     ("agent", "client:aider"),
-    ("code", "status:5xx"),
     ("cost", "cost>0.01"),
     ("duration", ">2s"),
     ("error", "state:failed"),
@@ -22,7 +21,6 @@ const FOREIGN_FIELDS: [(&str, &str); 14] = [
     ("since", "--since 7d"),
     ("took", ">2s"),
     ("tool", "client:aider"),
-    ("user", "project:ide"),
 ];
 
 const STATES: [&str; 7] = ["done", "failed", "left", "queued", "running", "streaming", "waiting"];
@@ -173,7 +171,9 @@ mod tests {
                 error_of(words)
             );
         }
-        assert!(error_of("porject:ide").unwrap().contains("client: id: key: level: model:"));
+        assert!(
+            error_of("porject:ide").unwrap().contains("client: code: id: ip: key: level: model:")
+        );
     }
 
     #[test]

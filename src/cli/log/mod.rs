@@ -66,6 +66,9 @@ pub struct LogArgs {
     /// Start: 7d, today, 36h, a date or a time
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
+    /// End, in the same forms; a day is included
+    #[arg(long, value_name = "TIME", conflicts_with = "follow")]
+    until: Option<String>,
     /// Maximum number of past lines, up to 1000
     #[arg(long, short = 'n', value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(..=1000))]
     limit: u32,
@@ -112,6 +115,7 @@ pub async fn run(ctx: &CommandContext, args: LogArgs) -> Result<ExitStatus, CliE
     let query = HistoryQuery {
         filter: printer.filter.text().to_owned(),
         since: args.since,
+        until: args.until,
         before_id: None,
         limit: limit.clamp(1, MAX_PAGE),
     };
@@ -133,7 +137,7 @@ pub async fn run(ctx: &CommandContext, args: LogArgs) -> Result<ExitStatus, CliE
         Ok(page) => page.requests,
         // An invalid query is an error. If the ledger cannot be read, the proxy's memory still
         // provides recent requests.
-        Err(error) if query.since.is_some() => return Err(error),
+        Err(error) if query.since.is_some() || query.until.is_some() => return Err(error),
         Err(error) => {
             output::print_note(&format!(
                 "note: showing only the requests in the proxy's memory: {error}"
@@ -141,6 +145,11 @@ pub async fn run(ctx: &CommandContext, args: LogArgs) -> Result<ExitStatus, CliE
             Vec::new()
         }
     };
+    if query.until.is_some() {
+        // What is in memory may be newer, and is in the ledger too.
+        printer.print_history(&Live::default(), history, limit)?;
+        return Ok(ExitStatus::Ok);
+    }
     printer.print_history(&live, history, limit)?;
     while let Some(stream) = &mut events {
         let event = match stream.next().await? {

@@ -4,13 +4,13 @@ use serde_json::json;
 use toml::de::DeValue;
 
 use super::endpoint::DialectEndpoint;
+use super::known_address;
 use super::names::{DialectName, parse_dialect};
 use crate::{
     base::suggest,
     config::{
         base_url,
         kinds::{KindDescription, List, TEXT, ValueKind},
-        known_address,
         presets::{self, Preset},
         problem::Report,
         reader::{self, Located, SourceSpan, TableReader, ValueError, truncate},

@@ -9,6 +9,7 @@ pub(super) mod endpoints;
 pub(super) mod facts_row;
 pub(super) mod general;
 pub(super) mod keyless;
+pub mod known_address;
 pub(super) mod ledger;
 pub(super) mod model;
 pub(super) mod model_facts;

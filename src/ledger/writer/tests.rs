@@ -187,7 +187,7 @@ async fn what_was_told_is_there_once_and_complete() {
     sink.flush().await;
 
     let reader = ledger.reader().unwrap();
-    let history = reader.history(&all(), None, None, 10).unwrap();
+    let history = reader.history(&all(), (None, None), None, 10).unwrap();
     let full = reader.request_detail(&entry.record.id.to_string()).unwrap();
 
     assert_eq!(history.len(), 2, "a request that is told twice is there once");
@@ -277,14 +277,14 @@ async fn history_keeps_what_the_filter_of_the_dashboard_keeps() {
             .collect();
         want.reverse();
         let got: Vec<String> = reader
-            .history(&filter, None, None, 10)
+            .history(&filter, (None, None), None, 10)
             .unwrap()
             .iter()
             .map(|r| r.id.to_string())
             .collect();
         assert_eq!(got, want, "`{text}`");
     }
-    let page = reader.history(&all(), None, Some(entries[3].record.id), 2).unwrap();
+    let page = reader.history(&all(), (None, None), Some(entries[3].record.id), 2).unwrap();
     assert_eq!(
         page.iter().map(|r| r.id).collect::<Vec<_>>(),
         [entries[2].record.id, entries[1].record.id]
@@ -397,7 +397,7 @@ async fn a_broken_file_is_moved_aside_and_said() {
         let said = reports.try_recv().unwrap_or_else(|_| panic!("{what}: nothing was said"));
         assert!(said.contains("damaged") && said.contains("ledger.db.corrupt-"), "{what}: {said}");
         assert_eq!(
-            ledger.reader().unwrap().history(&all(), None, None, 10).unwrap().len(),
+            ledger.reader().unwrap().history(&all(), (None, None), None, 10).unwrap().len(),
             1,
             "{what}"
         );
@@ -435,7 +435,10 @@ async fn a_file_that_is_removed_or_replaced_is_said_and_left() {
         assert_eq!(ledger.status(&sink).problem, None);
         send(&sink, world.entry(3));
         sink.flush().await;
-        assert_eq!(ledger.reader().unwrap().history(&all(), None, None, 10).unwrap().len(), 2);
+        assert_eq!(
+            ledger.reader().unwrap().history(&all(), (None, None), None, 10).unwrap().len(),
+            2
+        );
         assert!(reports.try_recv().is_err(), "it is said once");
         ledger.close(&sink).await;
     }
@@ -448,7 +451,7 @@ async fn an_empty_file_is_a_new_ledger() {
     let (sink, ledger, reports) = world.start();
     send(&sink, world.entry(1));
     sink.flush().await;
-    assert_eq!(ledger.reader().unwrap().history(&all(), None, None, 10).unwrap().len(), 1);
+    assert_eq!(ledger.reader().unwrap().history(&all(), (None, None), None, 10).unwrap().len(), 1);
     assert!(reports.try_recv().is_err());
     ledger.close(&sink).await;
 }
@@ -473,7 +476,10 @@ async fn what_cannot_be_written_waits_and_is_written_later() {
     fs::remove_dir(world.path()).unwrap();
     sink.flush().await;
 
-    assert_eq!(ledger.reader().unwrap().history(&all(), None, None, 1_000).unwrap().len(), 100);
+    assert_eq!(
+        ledger.reader().unwrap().history(&all(), (None, None), None, 1_000).unwrap().len(),
+        100
+    );
     assert_eq!(
         ledger.status(&sink),
         LedgerStatus { path: world.path().display().to_string(), ..LedgerStatus::default() }
@@ -509,7 +515,7 @@ async fn a_full_disk_degrades_and_recovers() {
     assert_eq!(
         LedgerReader::open(&world.path(), TimeZone::UTC)
             .unwrap()
-            .history(&all(), None, None, 1_000)
+            .history(&all(), (None, None), None, 1_000)
             .unwrap()
             .len(),
         500
@@ -592,7 +598,7 @@ async fn what_is_old_goes_and_no_secret_stays() {
     }
 
     let reader = ledger.reader().unwrap();
-    let left = reader.history(&all(), None, None, 1_000).unwrap();
+    let left = reader.history(&all(), (None, None), None, 1_000).unwrap();
     assert!(left.len() < 35 && left.len() > 20, "{} requests are younger than an hour", left.len());
     let bodies = |id: RequestId| {
         reader.request_detail(&id.to_string()).map(|full| full.bodies.len()).unwrap_or(0)
