@@ -1,6 +1,6 @@
 //! Mixed traffic, faults and reloads in short time: afterwards memory, file descriptors and
-//! threads are about what they were before. `SOAK_SECONDS` sets how long the traffic lasts, `SOAK_SEED`
-//! the order of what happens.
+//! threads are about what they were before. `SOAK_SECONDS` sets how long the traffic lasts,
+//! `SOAK_SEED` the order of what happens.
 
 use std::{
     fs,
