@@ -1,5 +1,7 @@
 //! Opens connections, with or without proxy and TLS, within one time limit.
 
+mod no_proxy;
+
 use std::{
     io,
     net::IpAddr,
@@ -24,6 +26,7 @@ use hyper_util::{
 use tokio::net::TcpStream;
 use tower_service::Service;
 
+use self::no_proxy::ProxyExceptions;
 use super::{connect_fault::ConnectFault, tls::TlsSettings, uri::host_port};
 use crate::config::settings::ProxySetting;
 use crate::upstream::{
@@ -222,7 +225,7 @@ impl ConnectorInner {
 enum ConnectRoute {
     Direct,
     /// The proxy from the environment variables (or the system); never for this machine.
-    Environment(Matcher),
+    Environment(Matcher, ProxyExceptions),
     /// Always this proxy.
     Fixed(Matcher),
     /// The configured URL is not a proxy URL.
@@ -233,7 +236,9 @@ impl ConnectRoute {
     fn new(proxy: &ProxySetting) -> Self {
         match proxy {
             ProxySetting::Direct => Self::Direct,
-            ProxySetting::Environment => Self::Environment(Matcher::from_system()),
+            ProxySetting::Environment => {
+                Self::Environment(Matcher::from_system(), ProxyExceptions::from_environment())
+            }
             ProxySetting::Url(url) => {
                 let matcher = Matcher::builder().all(url.as_str()).build();
                 let usable = matcher.intercept(&Uri::from_static("https://host")).is_some();
@@ -245,8 +250,12 @@ impl ConnectRoute {
     fn proxy_for(&self, to: &Uri) -> Result<Option<Intercept>, String> {
         match self {
             Self::Direct => Ok(None),
-            Self::Environment(_) if to.host().is_some_and(is_loopback) => Ok(None),
-            Self::Environment(matcher) | Self::Fixed(matcher) => Ok(matcher.intercept(to)),
+            Self::Environment(_, exceptions)
+                if to.host().is_some_and(is_loopback) || exceptions.contains(to) =>
+            {
+                Ok(None)
+            }
+            Self::Environment(matcher, _) | Self::Fixed(matcher) => Ok(matcher.intercept(to)),
             Self::Invalid => {
                 Err("the configured `proxy` is not a URL of http, https, socks5 or socks5h"
                     .to_owned())
@@ -325,8 +334,10 @@ mod tests {
 
     #[test]
     fn this_machine_is_never_behind_the_environments_proxy() {
-        let route =
-            ConnectRoute::Environment(Matcher::builder().all("http://proxy.corp:3128").build());
+        let route = ConnectRoute::Environment(
+            Matcher::builder().all("http://proxy.corp:3128").build(),
+            ProxyExceptions::default(),
+        );
         for (to, proxied) in [
             ("http://127.0.0.1:11434/", false),
             ("http://[::1]:11434/", false),
