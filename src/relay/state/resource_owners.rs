@@ -48,7 +48,7 @@ pub struct ResourceOwner {
 /// What is known of the ids in a request.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Ownership {
-    /// Nobody created them through aiproxy.
+    /// No project created them through aiproxy.
     Unknown,
     Own(ResourceOwner),
     /// Only other projects created this one.
@@ -128,6 +128,23 @@ impl ResourceOwners {
         let state = self.state.lock();
         let mut owners = state.by_id.get(id)?.iter().map(|(_, owner)| owner);
         owners.find(|owner| *owner.project == *project).cloned()
+    }
+
+    /// Forgets a resource that its project deletes.
+    pub fn remove(&self, project: &str, id: &str) {
+        let state = &mut *self.state.lock();
+        let Some(owners) = state.by_id.get_mut(id) else { return };
+        let is_own = |(_, owner): &(UnixMillis, ResourceOwner)| *owner.project == *project;
+        let Some((at, _)) = owners.iter().position(is_own).map(|index| owners.remove(index)) else {
+            return;
+        };
+        if owners.is_empty() {
+            state.by_id.remove(id);
+        }
+        if let Some(index) = state.order.iter().position(|(when, of)| *when == at && **of == *id) {
+            state.order.remove(index);
+        }
+        state.is_changed = true;
     }
 
     /// Returns to whom the ids in a request belong. One of another project counts before all.
@@ -300,6 +317,19 @@ mod tests {
                 Ownership::Foreign("file-abc".to_owned())
             );
         }
+    }
+
+    #[test]
+    fn a_deleted_resource_is_unknown_again() {
+        let owners = ResourceOwners::default();
+        owners.record("resp_abc", owner("a", "one"), NOW);
+        owners.record("resp_abc", owner("b", "two"), NOW);
+        owners.remove("a", "resp_abc");
+        owners.remove("c", "resp_abc");
+        assert!(owners.find("a", "resp_abc").is_none() && owners.find("b", "resp_abc").is_some());
+        owners.remove("b", "resp_abc");
+        assert_eq!(owners.ownership("a", "/responses/resp_abc", b""), Ownership::Unknown);
+        assert!(owners.state.lock().order.is_empty());
     }
 
     #[test]

@@ -67,6 +67,7 @@ pub(in crate::server) async fn respond(
     };
     if action == StoredAction::Delete {
         server.engine.response_store.remove(&project, &response);
+        server.engine.resource_owners.remove(&project, &response);
     }
     let endpoint = Endpoint {
         dialect: Dialect::Responses,
