@@ -11,6 +11,7 @@ use crate::{
         error::{CliError, ExitStatus},
         output,
         serve::{self, args::ServeArgs},
+        tools::service,
     },
     control::{action::Action, rundir::RunDir},
 };
@@ -48,7 +49,8 @@ pub async fn stop(ctx: &CommandContext, args: StopArgs) -> Result<ExitStatus, Cl
     ctx.print_result("stopped")
 }
 
-/// Stops the running proxy, if there is one, and serves in this terminal.
+/// Stops the running proxy, if there is one, and serves in this terminal. One that runs as a service
+/// is started as that again.
 ///
 /// # Errors
 ///
@@ -58,7 +60,14 @@ pub async fn restart(ctx: &CommandContext, args: RestartArgs) -> Result<ExitStat
         return Err(CliError::usage("restart works on the proxy of this data dir, not with --url"));
     }
     match RunningProxy::try_connect(ctx)? {
-        Some(proxy) => stop_proxy(ctx, &proxy, args.now).await?,
+        Some(proxy) => {
+            let pid = proxy.run_info.as_ref().map(|info| info.pid);
+            let is_service = pid.is_some_and(service::is_process);
+            stop_proxy(ctx, &proxy, args.now).await?;
+            if is_service {
+                return service::start_again(ctx);
+            }
+        }
         None => output::print_note("no proxy was running"),
     }
     serve::serve(&ctx.global, args.serve).await

@@ -67,6 +67,22 @@ pub async fn run(ctx: &CommandContext, command: ServiceCommand) -> Result<ExitSt
     }
 }
 
+/// Whether the service runs as this process.
+pub(in crate::cli) fn is_process(pid: u32) -> bool {
+    let manager = manager();
+    manager.check().is_ok()
+        && manager.state().is_ok_and(|state| state.running && state.pid == Some(pid))
+}
+
+/// Starts the service after its process was stopped.
+///
+/// # Errors
+///
+/// As `aiproxy service start`.
+pub(in crate::cli) fn start_again(ctx: &CommandContext) -> Result<ExitStatus, CliError> {
+    start(ctx, manager())
+}
+
 fn manager() -> &'static dyn ServiceManager {
     if cfg!(target_os = "macos") {
         &launchd::Launchd
