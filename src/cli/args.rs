@@ -51,7 +51,7 @@ pub enum Command {
         after_help = "Running requests may finish within the time `server.drain`; --now aborts them."
     )]
     Stop(lifecycle::StopArgs),
-    /// Stop the running proxy and start it again: as the service that it is, or in this terminal
+    /// Stop the running proxy and start it again, as a service if it was one
     #[command(after_help = RESTART)]
     Restart(lifecycle::RestartArgs),
     /// Run the proxy as a service that starts at login
@@ -127,8 +127,8 @@ Exits with code 4 if no proxy is running. In scripts, use `aiproxy status --json
 are RFC 3339.";
 
 const RESTART: &str = "\
-Stops the running proxy as `aiproxy stop` does. A proxy that runs as a service is started as that
-again; any other runs in this terminal, with the --config and --data-dir of this command.";
+Stops the running proxy as `aiproxy stop` does. A proxy that runs as a service is started as
+one; any other runs in this terminal, with the --config and --data-dir of this command.";
 
 const RELOAD: &str = "\
 The proxy also reloads when the file is saved. An invalid file changes nothing: the command
