@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_may_pass_is_tried_again_and_no_path_is_told() {
+    fn only_transient_failures_are_retried_and_no_path_is_shown() {
         for (form, status, body, want) in [
             (ReceiverKind::Webhook, 200, "", "done"),
             (ReceiverKind::Webhook, 204, "", "done"),

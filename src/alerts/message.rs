@@ -187,27 +187,27 @@ mod tests {
             (AlertKind::Recovered, "ledger", ["", "", "", ""]),
             (AlertKind::Recovered, "groq", ["groq", "", "", ""]),
         ] {
-            let told: Value =
+            let reported: Value =
                 serde_json::from_slice(&message(what, subject).webhook_body()).unwrap();
             let found = ["upstream", "key", "model", "project"]
-                .map(|name| told[name].as_str().unwrap_or_default().to_owned());
+                .map(|name| reported[name].as_str().unwrap_or_default().to_owned());
             assert_eq!(found, want, "{subject}");
         }
-        let told: Value =
+        let reported: Value =
             serde_json::from_slice(&message(AlertKind::KeyRejected, "openai/work").webhook_body())
                 .unwrap();
         assert_eq!(
-            (told["event"].as_str(), told["kind"].as_str(), told["level"].as_str()),
+            (reported["event"].as_str(), reported["kind"].as_str(), reported["level"].as_str()),
             (Some("key_down"), Some("key_rejected"), Some("error"))
         );
         assert_eq!(
-            (told["id"].as_str(), told["at"].as_str()),
+            (reported["id"].as_str(), reported["at"].as_str()),
             (Some("abc"), Some("2023-11-14T22:13:20.000Z"))
         );
     }
 
     #[test]
-    fn what_was_left_out_is_said() {
+    fn suppressed_alerts_are_counted() {
         let many = AlertMessage { suppressed: 3, ..message(AlertKind::UpstreamDown, "groq") };
         assert_eq!(many.text(), "groq is ill (and 3 more alerts before this one)");
     }

@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_trouble_is_told_once_in_a_quarter_of_an_hour_and_its_end_only_then() {
+    fn same_problem_is_sent_once_in_fifteen_minutes_and_so_is_its_end() {
         let (mut throttle, down, well) = (
             Throttle::default(),
             alert(AlertKind::UpstreamDown, "groq"),
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_flood_only_the_first_go_and_the_next_one_says_how_many_did_not() {
+    fn flood_of_alerts_is_limited_and_the_next_one_has_the_count() {
         let mut throttle = Throttle::default();
         let goes = (0..50).filter(|n| {
             throttle

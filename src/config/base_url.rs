@@ -319,8 +319,8 @@ mod tests {
             ("http://::1/v1", "brackets"),
             ("https://RESOURCE_{x}.a.b/v1", "placeholder"),
         ] {
-            let said = normalize(text, Dialect::Openai).expect_err(text);
-            assert!(said.contains(part) && !said.contains("pw"), "{text}: {said}");
+            let reply = normalize(text, Dialect::Openai).expect_err(text);
+            assert!(reply.contains(part) && !reply.contains("pw"), "{text}: {reply}");
         }
     }
 

@@ -121,8 +121,8 @@ mod tests {
             ("example.com:1", "not an IP address"),
             ("*:1", "0.0.0.0"),
         ] {
-            let said = parse_addr(text).expect_err(text);
-            assert!(said.contains(part), "{text}: {said}");
+            let reply = parse_addr(text).expect_err(text);
+            assert!(reply.contains(part), "{text}: {reply}");
         }
     }
 }

@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn openai_families_are_told_apart() {
+    fn openai_families_are_distinguished() {
         let chat = |model| facts(Dialect::Openai, None, model);
         assert_eq!(chat("gpt-4o").limit_field, Some(LimitField::MaxTokens));
         assert_eq!(chat("gpt-4o").temperature, Some(Acceptance::Yes));

@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn every_price_says_where_it_was_read_and_makes_sense() {
+    fn every_price_has_a_source_and_is_plausible() {
         for row in all() {
             let name = format!("{}/{}", row.vendor, row.model.text());
             assert!(presets::find(&row.vendor).is_some(), "{name}: no such preset");

@@ -316,10 +316,10 @@ dialect = ["anthropic", "openai"]"#,
             let text = format!("[[upstream]]\nname = \"u\"\n{row}\n");
             let path = Path::new("config.toml");
             let loaded = load(&text, path, &Environment::default(), &mut IdInterner::default());
-            let said: Vec<_> = loaded.problems.iter().map(|p| p.one_line()).collect();
-            assert!(said.iter().any(|s| s.contains(part) && s.contains(fix)), "{row}: {said:?}");
+            let reply: Vec<_> = loaded.problems.iter().map(|p| p.one_line()).collect();
+            assert!(reply.iter().any(|s| s.contains(part) && s.contains(fix)), "{row}: {reply:?}");
             let works = row.contains("groq") || part.starts_with("preset");
-            assert_eq!(loaded.settings.is_some(), works, "{row}: {said:?}");
+            assert_eq!(loaded.settings.is_some(), works, "{row}: {reply:?}");
         }
     }
 

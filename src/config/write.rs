@@ -91,7 +91,7 @@ fn find_obstacle(target: &Path) -> Option<Obstacle> {
 fn find_obstacle(target: &Path) -> Option<Obstacle> {
     let found = std::fs::metadata(target).ok()?;
     found.permissions().readonly().then(|| Obstacle {
-        reason: "its attribute says so".to_owned(),
+        reason: "its attribute reported_text so".to_owned(),
         remedy: format!("`attrib -R {}` allows changes", target.display()),
     })
 }
@@ -150,15 +150,15 @@ mod tests {
 
         std::fs::set_permissions(&store, Permissions::from_mode(0o444)).expect("changed");
         let change = "a = 1\nkeys = [\"sk-secret-value-0123\"]\n";
-        let Err(EditError::ReadOnly(said)) = check_writable(&link, "a = 1\n", change) else {
+        let Err(EditError::ReadOnly(reply)) = check_writable(&link, "a = 1\n", change) else {
             panic!("not refused");
         };
         let store = store.canonicalize().expect("there");
-        assert!(said.reason.contains(&store.display().to_string()), "{}", said.reason);
-        assert!(said.reason.contains("444") && said.remedy.contains("chmod u+w"), "{said:?}");
-        assert_eq!(said.line, 2);
-        assert!(said.lines.starts_with("keys = ["), "{}", said.lines);
-        assert!(!said.lines.contains("secret-value"), "{}", said.lines);
+        assert!(reply.reason.contains(&store.display().to_string()), "{}", reply.reason);
+        assert!(reply.reason.contains("444") && reply.remedy.contains("chmod u+w"), "{reply:?}");
+        assert_eq!(reply.line, 2);
+        assert!(reply.lines.starts_with("keys = ["), "{}", reply.lines);
+        assert!(!reply.lines.contains("secret-value"), "{}", reply.lines);
     }
 
     #[test]

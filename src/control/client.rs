@@ -279,12 +279,12 @@ async fn read_to_end(body: Incoming, mut driver: ConnDriver) -> Result<Bytes, Co
 /// Reads the message of an error response: aiproxy sends `{"error": {"message": …}}` or `{"error":
 /// "…"}`.
 fn error_from_response(status: u16, is_aiproxy: bool, body: &[u8]) -> ControlError {
-    let said = serde_json::from_slice::<Value>(body).ok().and_then(|value| {
+    let printed = serde_json::from_slice::<Value>(body).ok().and_then(|value| {
         let error = value.get("error").unwrap_or(&value);
         let text = error.get("message").or_else(|| error.get("text")).unwrap_or(error);
         text.as_str().map(str::to_owned)
     });
-    match said {
+    match printed {
         Some(text) if is_aiproxy || matches!(status, 401 | 403) => {
             ControlError::Refused(status, text)
         }
@@ -468,7 +468,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn events_come_one_by_one_and_a_resync_is_told() {
+    async fn events_arrive_singly_and_a_resync_is_reported() {
         let (listener, client) = listen().await;
         let frames = ": ping\n\ndata: {\"seq\":7,\"at\":1,\"kind\":\"notice\",\"text\":\"hi\",\"level\":\"info\"}\n\nevent: resync\ndata: {}\n\n";
         let answer = format!("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n{frames}");

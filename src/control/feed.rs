@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_falls_behind_is_told_and_goes_on() {
+    async fn slow_viewer_is_resynchronised_and_continues() {
         let (tell, events) = broadcast::channel(2);
         let stop = CancellationToken::new();
         let mut feed =

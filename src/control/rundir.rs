@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_proxy_is_refused_and_told_about_the_first() {
+    fn second_proxy_is_refused_with_the_address_of_the_first() {
         let data = tempfile::tempdir().unwrap();
         let first = RunDir::claim(data.path()).unwrap();
         drop(first.publish(vec!["127.0.0.1:8642".to_owned()], STARTED).unwrap());

@@ -115,7 +115,7 @@ fn echo_answers_in_every_dialect() {
 }
 
 #[test]
-fn streams_say_the_same_as_whole_answers() {
+fn streams_equal_whole_answers() {
     for dialect in Dialect::ALL {
         let (path, body) = chat(dialect, "echo", "to be or not\nto be", true);
 
@@ -174,7 +174,7 @@ fn usage_comes_only_where_it_was_asked_for() {
 }
 
 #[test]
-fn tools_are_called_and_their_results_told() {
+fn tools_are_called_and_their_results_repeated() {
     let schema = json!({"type": "object", "properties": {"city": {"type": "string"}}});
     let nested =
         json!([{"type": "function", "function": {"name": "weather", "parameters": schema}}]);
@@ -216,11 +216,11 @@ fn tools_are_called_and_their_results_told() {
         let got = ask(&demo(), dialect, &path, &body).json();
 
         assert_eq!(got.pointer(call), Some(&json!("weather")), "{dialect}: {got}");
-        let said = got.pointer(arguments).expect("arguments");
-        let said = said
+        let reply = got.pointer(arguments).expect("arguments");
+        let reply = reply
             .as_str()
-            .map_or_else(|| said.clone(), |text| serde_json::from_str(text).expect("JSON text"));
-        assert_eq!(said, json!({"city": "Paris"}), "{dialect}");
+            .map_or_else(|| reply.clone(), |text| serde_json::from_str(text).expect("JSON text"));
+        assert_eq!(reply, json!({"city": "Paris"}), "{dialect}");
     }
 }
 
@@ -326,7 +326,7 @@ fn flaky_fails_every_first_of_three() {
 }
 
 #[test]
-fn flaky_fails_as_the_message_says_in_the_words_of_the_dialect() {
+fn flaky_fails_as_requested_in_the_client_dialect() {
     for (dialect, at, want) in [
         (Dialect::Anthropic, "/error/type", "rate_limit_error"),
         (Dialect::Gemini, "/error/status", "RESOURCE_EXHAUSTED"),
@@ -361,7 +361,7 @@ fn a_cut_stream_ends_in_a_fault_and_without_its_terminator() {
 }
 
 #[test]
-fn a_limit_shortens_the_answer_and_says_so() {
+fn limit_shortens_the_answer_with_its_finish_reason() {
     let (path, mut body) =
         chat(Dialect::Responses, "echo", "a long answer that will be cut", false);
     body["max_output_tokens"] = json!(2);

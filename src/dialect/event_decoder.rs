@@ -216,11 +216,11 @@ impl EventDecoder {
         }
     }
 
-    fn split_think_tags(&mut self, said: &mut Vec<ChatEvent>, from: usize) {
+    fn split_think_tags(&mut self, reply: &mut Vec<ChatEvent>, from: usize) {
         if let Some(think) = &mut self.think_splitter {
-            let events: Vec<ChatEvent> = said.drain(from..).collect();
+            let events: Vec<ChatEvent> = reply.drain(from..).collect();
             for event in events {
-                think.push(event, said);
+                think.push(event, reply);
             }
         }
     }

@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn white_space_that_was_said_is_not_said_again_however_much_of_it_comes() {
+    fn white_space_is_not_repeated_whatever_its_length() {
         for (first, rest, want) in [
             ("a \n", &["\nb"][..], "a \nb"),
             ("a \n", &[" ", "\n", "b"], "a \nb"),
@@ -402,7 +402,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn white_space_at_the_seam_is_said_once(head in "[ab]{1,3}", white in "[ \n]{0,4}", rest in "[ab][ab \n]{0,6}", cut in 0_usize..10) {
+        fn white_space_at_the_seam_is_sent_once(head in "[ab]{1,3}", white in "[ \n]{0,4}", rest in "[ab][ab \n]{0,6}", cut in 0_usize..10) {
             // The other model repeats the white space because it did not get it.
             let whole = format!("{white}{rest}");
             let cut = cut.min(whole.len());

@@ -381,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn a_span_that_is_none_is_said() {
+    fn invalid_duration_is_reported() {
         assert_eq!(
             Filter::parse("gpt >soon").unwrap_err().to_string(),
             "`>soon`: a span is >2s, <500ms or >1m"

@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn thoughts_are_told_from_text_wherever_the_stream_is_cut() {
+    fn thoughts_are_separated_from_text_at_any_cut() {
         for (text, thought, rest) in [
             ("<think>\nhm < 3</think>\n\nyes", "hm < 3", "yes"),
             ("<think></think>yes", "", "yes"),

@@ -287,7 +287,7 @@ mod tests {
         }
     }
 
-    fn said(kind: FaultKind, status: u16) -> Outcome {
+    fn reply(kind: FaultKind, status: u16) -> Outcome {
         classify_fault(&fault(kind, status, ""), None, true)
     }
 
@@ -321,7 +321,7 @@ mod tests {
     #[test]
     fn a_bad_request_is_nobodys_fault_and_is_not_tried_again() {
         for status in [400, 404, 413, 422] {
-            let outcome = said(FaultKind::BadRequest, status);
+            let outcome = reply(FaultKind::BadRequest, status);
             assert_row(&outcome, Blame::None, CooldownClass::None, Retry::No, false, false);
             assert!(outcome.blames_request(), "{status}");
         }
@@ -330,7 +330,7 @@ mod tests {
     #[test]
     fn a_rejected_key_is_left_alone_and_another_key_is_tried() {
         assert_row(
-            &said(FaultKind::KeyRejected, 401),
+            &reply(FaultKind::KeyRejected, 401),
             Blame::Key,
             CooldownClass::Rejected,
             Retry::Other,
@@ -342,7 +342,7 @@ mod tests {
     #[test]
     fn a_key_that_may_not_use_a_model_is_out_for_that_model_only() {
         assert_row(
-            &said(FaultKind::Forbidden, 403),
+            &reply(FaultKind::Forbidden, 403),
             Blame::KeyModel,
             CooldownClass::Quota,
             Retry::Other,
@@ -355,7 +355,7 @@ mod tests {
     fn an_account_without_money_is_out_and_another_account_is_tried() {
         for status in [402, 429, 400] {
             assert_row(
-                &said(FaultKind::Quota, status),
+                &reply(FaultKind::Quota, status),
                 Blame::Account,
                 CooldownClass::Quota,
                 Retry::OtherAccount,
@@ -368,7 +368,7 @@ mod tests {
     #[test]
     fn a_missing_model_sends_the_request_to_another_target() {
         assert_row(
-            &said(FaultKind::ModelNotFound, 404),
+            &reply(FaultKind::ModelNotFound, 404),
             Blame::KeyModel,
             CooldownClass::ModelMissing,
             Retry::Other,
@@ -399,7 +399,7 @@ mod tests {
     #[test]
     fn a_429_of_the_whole_account_cools_the_account() {
         assert_row(
-            &said(FaultKind::AccountLimited, 429),
+            &reply(FaultKind::AccountLimited, 429),
             Blame::Account,
             CooldownClass::RateLimited,
             Retry::OtherAccount,
@@ -417,7 +417,7 @@ mod tests {
             (FaultKind::Server, 529),
         ] {
             assert_row(
-                &said(kind, status),
+                &reply(kind, status),
                 Blame::UpstreamAndKey,
                 CooldownClass::ServerError,
                 Retry::Other,
@@ -439,7 +439,7 @@ mod tests {
     #[test]
     fn a_conflict_is_tried_once_more() {
         assert_row(
-            &said(FaultKind::Conflict, 409),
+            &reply(FaultKind::Conflict, 409),
             Blame::None,
             CooldownClass::None,
             Retry::Once,
@@ -451,14 +451,14 @@ mod tests {
     #[test]
     fn a_login_page_cools_nothing_and_is_not_asked_twice() {
         assert_row(
-            &said(FaultKind::CaptivePortal, 200),
+            &reply(FaultKind::CaptivePortal, 200),
             Blame::None,
             CooldownClass::None,
             Retry::Other,
             true,
             false,
         );
-        assert!(!said(FaultKind::CaptivePortal, 200).blames_request());
+        assert!(!reply(FaultKind::CaptivePortal, 200).blames_request());
     }
 
     #[test]
@@ -529,7 +529,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_of_the_config_say_what_a_refusal_means() {
+    fn config_rules_classify_refusals() {
         use crate::config::settings::{StatusSet, TextMatch};
         let of = |action, scope, seconds: Option<u64>| UpstreamRule {
             statuses: Some(StatusSet(vec![(400, 400)])),
@@ -607,14 +607,14 @@ mod tests {
                 false,
             ),
         ] {
-            let mut said = fault(FaultKind::Server, 500, "");
-            let outcome = classify_by_rule(&of(action, scope, seconds), &mut said, None);
+            let mut reply = fault(FaultKind::Server, 500, "");
+            let outcome = classify_by_rule(&of(action, scope, seconds), &mut reply, None);
             assert_row(&outcome, blame, cool, retry, counts, may_pass);
             assert_eq!(
                 outcome.hint,
                 seconds.map(Duration::from_secs).filter(|_| action != RuleAction::Pass)
             );
-            assert_eq!(said.kind == FaultKind::BadRequest, action == RuleAction::Pass);
+            assert_eq!(reply.kind == FaultKind::BadRequest, action == RuleAction::Pass);
         }
     }
 

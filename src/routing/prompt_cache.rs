@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_told_while_the_cache_hits_and_of_other_conversations() {
+    fn cache_hits_and_other_conversations_report_nothing() {
         let next = prefix(&[10, 11, 12, 13, 14]);
         assert_eq!(third(next.clone(), place(), 4_500, 60), None);
         assert_eq!(third(next, place(), 2_300, 60), None, "half of it is no collapse");
@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_told_once_is_not_told_again() {
+    fn same_cache_miss_is_reported_once() {
         let mut guardian = PromptCacheTracker::default();
         guardian.record_turn(9, prefix(&[10]), place(), &usage(0, 4_000), at(0));
         let changed = |messages| PromptPrefix { system: 8, ..prefix(messages) };

@@ -511,7 +511,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_name_is_told_with_names_near_it() {
+    fn unknown_name_error_suggests_similar_names() {
         let mut world = world();
         world.upstreams.retain(|upstream| &*upstream.name != "local");
         let Err(error) = ask(&world, "gpt-4p") else { panic!("nobody serves it") };

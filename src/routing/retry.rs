@@ -187,7 +187,7 @@ mod tests {
         },
     };
 
-    fn said(kind: FaultKind, status: u16) -> Outcome {
+    fn reply(kind: FaultKind, status: u16) -> Outcome {
         let fault = Fault {
             kind,
             status,
@@ -235,14 +235,14 @@ mod tests {
             may_be_received: false,
         });
         for (outcome, to, want) in [
-            (said(FaultKind::Server, 500), RetryTarget::Other, (4, RetryDenied::Attempts)),
-            (said(FaultKind::Server, 500), RetryTarget::Same, (4, RetryDenied::Attempts)),
-            (said(FaultKind::RateLimited, 429), RetryTarget::Other, (32, RetryDenied::Attempts)),
-            (said(FaultKind::RateLimited, 429), RetryTarget::Same, (4, RetryDenied::Attempts)),
+            (reply(FaultKind::Server, 500), RetryTarget::Other, (4, RetryDenied::Attempts)),
+            (reply(FaultKind::Server, 500), RetryTarget::Same, (4, RetryDenied::Attempts)),
+            (reply(FaultKind::RateLimited, 429), RetryTarget::Other, (32, RetryDenied::Attempts)),
+            (reply(FaultKind::RateLimited, 429), RetryTarget::Same, (4, RetryDenied::Attempts)),
             (refused, RetryTarget::Other, (32, RetryDenied::Attempts)),
-            (said(FaultKind::Conflict, 409), RetryTarget::Same, (2, RetryDenied::Final)),
+            (reply(FaultKind::Conflict, 409), RetryTarget::Same, (2, RetryDenied::Final)),
             (lost, RetryTarget::Other, (2, RetryDenied::Final)),
-            (said(FaultKind::BadRequest, 400), RetryTarget::Other, (1, RetryDenied::Final)),
+            (reply(FaultKind::BadRequest, 400), RetryTarget::Other, (1, RetryDenied::Final)),
         ] {
             assert_eq!(tries(&outcome, to, &rules), want, "{} {to:?}", outcome.cause);
         }
@@ -251,13 +251,13 @@ mod tests {
     #[test]
     fn one_attempt_means_one_attempt() {
         let rules = RetrySettings { max_attempts: 1, ..policy().retry };
-        assert_eq!(tries(&said(FaultKind::Server, 500), RetryTarget::Other, &rules).0, 1);
-        assert_eq!(tries(&said(FaultKind::RateLimited, 429), RetryTarget::Same, &rules).0, 1);
+        assert_eq!(tries(&reply(FaultKind::Server, 500), RetryTarget::Other, &rules).0, 1);
+        assert_eq!(tries(&reply(FaultKind::RateLimited, 429), RetryTarget::Same, &rules).0, 1);
     }
 
     #[test]
     fn pauses_double_with_full_jitter() {
-        let (outcome, rules) = (said(FaultKind::Server, 500), policy().retry);
+        let (outcome, rules) = (reply(FaultKind::Server, 500), policy().retry);
         let (mut so_far, mut budget) = (AttemptCounts::default(), RetryBudget::default());
         for (luck, millis) in [(1.0, 250), (0.5, 250), (1.0, 1_000)] {
             so_far.count_failure(&outcome);
@@ -292,7 +292,7 @@ mod tests {
 
     #[test]
     fn moving_to_a_ready_candidate_is_never_refused_by_the_budget() {
-        let (outcome, rules) = (said(FaultKind::Server, 500), policy().retry);
+        let (outcome, rules) = (reply(FaultKind::Server, 500), policy().retry);
         let mut budget = RetryBudget::default();
         for _ in 0..1_000 {
             budget.count_retry(at(0));

@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn failures_are_told_without_the_key() {
+    async fn failures_are_reported_without_the_key() {
         for (script, expected) in [
             (
                 "echo sk-one; echo 'vault is \u{1b}[1mlocked for sk-one' >&2; exit 3",

@@ -429,7 +429,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn no_keyring_says_why_and_what_else() {
+    async fn missing_keyring_error_has_reason_and_alternative() {
         let error = Keyring::unavailable("switched off").get("a").await.expect_err("none");
 
         assert_eq!(error.to_string(), "no OS keyring service: switched off");

@@ -467,7 +467,7 @@ mod tests {
     }
 
     #[test]
-    fn any_damage_is_told_from_a_wrong_passphrase() {
+    fn damage_is_distinguished_from_a_wrong_passphrase() {
         let (_dir, vault) = vault();
         vault.open(&secret("p")).expect("new").set("a", &secret("sk-a")).expect("saved");
         let whole = fs::read(&vault.path).expect("the file");

@@ -411,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_paths_and_methods_say_so_in_the_right_dialect() {
+    fn wrong_paths_and_methods_are_errors_of_the_client_dialect() {
         for (method, path, dialect, allow) in [
             (Method::POST, "/v1/foo", Dialect::Openai, None),
             (Method::GET, "/v1/messages", Dialect::Anthropic, Some("POST")),

@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn families_samples_and_histograms_are_written_as_the_format_says() {
+    fn families_samples_and_histograms_follow_the_text_format() {
         let mut page = TextEncoder::default();
         page.begin_family("a_total", "counter", "How many");
         page.write_sample(&[("model", "we\"ird\\\nname\u{1b}")], 3);

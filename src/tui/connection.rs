@@ -101,7 +101,7 @@ async fn serve_calls(
     let mut in_flight = CallsInFlight::new();
     loop {
         let msg = tokio::select! {
-            told = events.next() => match told {
+            reported = events.next() => match reported {
                 Ok(StreamItem::Event(event)) => Msg::Event(event),
                 Ok(StreamItem::Resync) => Msg::Resync,
                 Err(e) => return Some(e),

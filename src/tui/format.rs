@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn spans_say_no_more_than_matters() {
+    fn durations_are_rounded_to_what_matters() {
         for (ms, want) in [
             (0, "0s"),
             (41_900, "41s"),

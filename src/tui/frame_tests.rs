@@ -184,7 +184,7 @@ fn roles_stand_where_they_belong_in_colour_and_without() {
 }
 
 #[test]
-fn a_lost_proxy_says_when_it_is_tried_again() {
+fn lost_proxy_shows_the_next_try() {
     let mut app = sample::app();
     update(
         &mut app,
@@ -233,7 +233,7 @@ fn questions_filters_and_toasts_stand_in_the_bottom_line() {
 }
 
 #[test]
-fn an_empty_proxy_says_what_to_try_and_a_restarted_one_where_the_day_is() {
+fn empty_proxy_shows_first_steps_and_restarted_one_the_day() {
     let mut app = sample::app();
     let snapshot = app.snapshot.as_mut().unwrap();
     snapshot.live = crate::events::live::Live::default();
@@ -247,7 +247,7 @@ fn an_empty_proxy_says_what_to_try_and_a_restarted_one_where_the_day_is() {
 }
 
 #[test]
-fn the_top_line_drops_whole_parts_and_says_when_the_picture_stands() {
+fn top_line_drops_whole_parts_and_shows_a_paused_screen() {
     for columns in 60..=200 {
         for lang in [EN, Lang::Chinese] {
             for screen in Screen::ALL {
@@ -386,7 +386,7 @@ fn long_reasons_of_attempts_and_long_system_messages_can_be_read() {
 }
 
 #[test]
-fn the_log_says_that_it_reads_before_it_says_that_nothing_is_there() {
+fn log_shows_loading_before_empty() {
     let mut app = sample::app();
     let press = |app: &mut App, code| {
         drop(update(

@@ -271,15 +271,15 @@ mod tests {
             s.keys.push(sibling);
         };
         assert!(worst_of(spare).unwrap().text.starts_with("dead is down"));
-        let told = worst_of(|s| {
+        let reported = worst_of(|s| {
             spare(s);
             s.config.problems = vec!["config.toml:3:1: no such key".to_owned()];
         });
-        assert!(told.unwrap().text.starts_with("the config file was not applied"));
+        assert!(reported.unwrap().text.starts_with("the config file was not applied"));
     }
 
     #[test]
-    fn a_screen_tells_of_its_own_problems_first_and_the_list_of_all() {
+    fn screen_shows_its_own_problems_first() {
         let mut app = sample::app();
         app.screen = Screen::Keys;
         let found = worst_problem(&app, sample::frame_context()).unwrap();
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_state_shows_is_told_by_its_alert() {
+    fn alert_shows_problems_without_a_state() {
         let spent = worst_of(|s| {
             let alert = Alert {
                 kind: AlertKind::BudgetSpent,
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_said_when_nothing_is_wrong() {
+    fn problem_line_is_empty_without_problems() {
         let quiet = |s: &mut Snapshot| {
             s.upstreams.iter_mut().for_each(|u| u.state = UpstreamState::Healthy);
             s.keys.iter_mut().for_each(|k| k.state = KeyStatus::Ok);

@@ -268,7 +268,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_languages_say_everything_with_the_same_blanks() {
+    fn both_languages_have_every_text_with_the_same_placeholders() {
         let read = |text: &str| text.parse::<toml::Table>().unwrap();
         let (en, zh) = (
             read(include_str!("../../assets/texts/en.toml")),

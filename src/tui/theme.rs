@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_theme_file_says_colours_and_attributes() {
+    fn theme_file_sets_colours_and_attributes() {
         let theme =
             Theme::parse("ok = { fg = 114, bold = true }\nbad = { fg = '#ff0000' }").unwrap();
         assert_eq!(

@@ -525,7 +525,7 @@ mod tests {
     }
 
     #[test]
-    fn codings_are_told_by_their_header_and_double_ones_refused() {
+    fn content_coding_is_read_from_the_header_and_two_are_refused() {
         for (value, expected) in [
             ("gzip", Ok(Some(ContentCoding::Gzip))),
             (" X-Gzip ", Ok(Some(ContentCoding::Gzip))),

@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_keeps_what_the_client_says_and_loses_what_is_not_for_the_upstream() {
+    fn request_headers_are_kept_except_those_not_for_the_upstream() {
         let from = map(&[
             ("connection", b"keep-alive, X-Hop"),
             ("x-hop", b"1"),
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_response_loses_cookies_cors_credentials_and_what_is_ours_to_say() {
+    fn response_headers_lose_cookies_cors_credentials_and_own_headers() {
         let from = map(&[
             ("connection", b"x-private"),
             ("x-private", b"1"),

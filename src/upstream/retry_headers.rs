@@ -340,15 +340,15 @@ mod tests {
             headers.insert(name, HeaderValue::from_static(value));
         }
 
-        let said = read_rate_limits(&headers, TEST_NOW);
+        let reply = read_rate_limits(&headers, TEST_NOW);
 
         let one = |limit, remaining, seconds| {
             Some(RateLimit { limit, remaining, resets_in: Duration::from_secs(seconds) })
         };
-        assert_eq!(said.requests, one(Some(60), 59, 1));
-        assert_eq!(said.tokens, one(None, 149_984, 360));
-        assert_eq!(said.input, one(Some(50_000), 49_000, 60));
-        assert_eq!(said.output, None);
+        assert_eq!(reply.requests, one(Some(60), 59, 1));
+        assert_eq!(reply.tokens, one(None, 149_984, 360));
+        assert_eq!(reply.input, one(Some(50_000), 49_000, 60));
+        assert_eq!(reply.output, None);
         assert!(read_rate_limits(&HeaderMap::new(), TEST_NOW).is_empty());
     }
 
@@ -359,8 +359,8 @@ mod tests {
             for (name, value) in [("x-ratelimit-remaining-tokens", &value), ("x-ratelimit-reset-tokens", &reset)] {
                 headers.insert(name, HeaderValue::from_str(value).expect("a value"));
             }
-            if let Some(said) = read_rate_limits(&headers, TEST_NOW).tokens {
-                prop_assert!(said.resets_in <= MAX_DELAY);
+            if let Some(reply) = read_rate_limits(&headers, TEST_NOW).tokens {
+                prop_assert!(reply.resets_in <= MAX_DELAY);
             }
         }
 

@@ -533,10 +533,10 @@ impl World {
                         remaining: (RPM - key.used.len()) as u64,
                         resets_in: reset,
                     };
-                    let said = RateLimits { requests: Some(left), ..RateLimits::default() };
+                    let reply = RateLimits { requests: Some(left), ..RateLimits::default() };
                     self.board.record_rate_limits(
                         ticket,
-                        &said,
+                        &reply,
                         Mono(now + Duration::from_secs(1_000_000)),
                     );
                 }

@@ -143,21 +143,21 @@ pub fn streams(data: &[u8]) {
             registry::egress(upstream).stream_reader(&AttemptContext::default()),
             cut & 1 == 1,
         );
-        let mut said = Vec::new();
+        let mut reply = Vec::new();
         for chunk in chunks {
-            if reading.feed(&Bytes::copy_from_slice(chunk), &mut said).error.is_some() {
-                return said;
+            if reading.feed(&Bytes::copy_from_slice(chunk), &mut reply).error.is_some() {
+                return reply;
             }
         }
-        reading.finish(&mut said);
-        said
+        reading.finish(&mut reply);
+        reply
     };
     let (a, b) = body.split_at(usize::from(cut) * 7 % (body.len() + 1));
-    let said = read(&[body]);
-    assert_eq!(said, read(&[a, b]), "{upstream}, cut at {}", a.len());
-    let ended = said.iter().filter(|event| matches!(event, ChatEvent::End { .. })).count();
+    let reply = read(&[body]);
+    assert_eq!(reply, read(&[a, b]), "{upstream}, cut at {}", a.len());
+    let ended = reply.iter().filter(|event| matches!(event, ChatEvent::End { .. })).count();
     if ended == 1 {
-        validate::validate_events(&said).unwrap_or_else(|e| panic!("{upstream}: {e}"));
+        validate::validate_events(&reply).unwrap_or_else(|e| panic!("{upstream}: {e}"));
     }
     let reading = EventDecoder::new(
         framing(upstream),

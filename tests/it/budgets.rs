@@ -62,14 +62,14 @@ fn what_refuses_is_what_is_shown_in_every_dialect() {
         (&error["type"], &error["code"]),
         (&json!("insufficient_quota"), &json!("insufficient_quota"))
     );
-    let said = error["message"].as_str().expect("words").to_owned();
+    let printed = error["message"].as_str().expect("words").to_owned();
     for part in [
         "project `ide` has spent $3 of its $2.50 a day",
         "again in",
         "`aiproxy usage`",
         "[[project]]",
     ] {
-        assert!(said.contains(part), "{part}: {said}");
+        assert!(printed.contains(part), "{part}: {printed}");
     }
     assert_eq!(refused.header("x-should-retry"), Some("false"));
     let wait: u64 =
@@ -178,7 +178,7 @@ fn a_key_over_its_budget_gives_way_to_others() {
 }
 
 #[test]
-fn an_upstream_over_its_budget_gives_way_and_the_last_one_says_so() {
+fn upstream_over_budget_is_skipped_and_the_last_one_is_an_error() {
     let (one, two) =
         (Upstream::start(vec![Scene::chat("one")]), Upstream::start(vec![Scene::chat("two")]));
     let limited = "budget = { usd = 1, per = \"total\" }";
@@ -188,11 +188,11 @@ fn an_upstream_over_its_budget_gives_way_and_the_last_one_says_so() {
         .upstream_at("two", &two.url(), &["work"], limited)
         .start();
 
-    let said: Vec<_> =
+    let printed: Vec<_> =
         (0..2).map(|_| proxy.ask(&chat_body("any", "hi", false)).chat_text()).collect();
     let refused = proxy.ask(&chat_body("any", "hi", false));
 
-    assert_eq!(said, ["one", "two"]);
+    assert_eq!(printed, ["one", "two"]);
     assert_eq!(refused.status, 429, "{}", refused.text());
     assert!(
         refused.text().contains("$1 in total") && refused.header("retry-after").is_none(),
@@ -301,10 +301,10 @@ fn everybody_together_may_spend_so_much_and_what_is_free_goes_on() {
         .upstream("two", &two, &["work"])
         .start();
 
-    let said: Vec<_> =
+    let printed: Vec<_> =
         (0..3).map(|_| proxy.ask(&chat_body("any", "hi", false)).chat_text()).collect();
 
-    assert_eq!(said, ["dear", "free", "free"], "a server on this machine costs nothing");
+    assert_eq!(printed, ["dear", "free", "free"], "a server on this machine costs nothing");
     assert_eq!(budget_row(&proxy, "all")["percent"], 100);
     let pinned = Request::post("/v1/chat/completions", &chat_body("one:m", "hi", false));
     let refused = proxy.send(&pinned);
@@ -316,7 +316,7 @@ fn everybody_together_may_spend_so_much_and_what_is_free_goes_on() {
 }
 
 #[test]
-fn a_price_that_nobody_knows_is_told_once_or_refused() {
+fn unknown_price_is_reported_once_or_refused() {
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
     // Behind a proxy, so that the upstream is not local, because local upstreams are free.
     let proxy = format!("proxy = \"http://{}\"", upstream.addr());

@@ -11,8 +11,8 @@ const BOX: &str = "# mine\n[[upstream]]\nname = \"box\"\nbase_url = \"http://127
 /// Runs a command in a home with this config; returns whether it succeeded, and what it said.
 fn run(home: &Home, args: &[&str]) -> (bool, String) {
     let output = home.command().args(args).stdin(Stdio::null()).output().expect("it runs");
-    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    (output.status.success(), said)
+    let printed = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    (output.status.success(), printed)
 }
 
 fn home_with(config: &str) -> Home {
@@ -39,8 +39,8 @@ fn every_command_keeps_the_line_ends_of_the_file() {
         &["upstream", "remove", "box", "--yes"],
     ] {
         let home = home_with(&format!("\u{feff}{}", BOX.replace('\n', "\r\n")));
-        let (ok, said) = run(&home, args);
-        assert!(ok, "{args:?}: {said}");
+        let (ok, printed) = run(&home, args);
+        assert!(ok, "{args:?}: {printed}");
         let text = text(&home);
         assert!(text.starts_with('\u{feff}'), "{args:?}: {text:?}");
         assert_eq!(text.matches('\n').count(), text.matches("\r\n").count(), "{args:?}: {text:?}");
@@ -48,7 +48,7 @@ fn every_command_keeps_the_line_ends_of_the_file() {
 }
 
 #[test]
-fn a_read_only_file_is_told_with_its_change_before_anything_is_stored() {
+fn read_only_file_is_reported_with_its_change_before_anything_is_stored() {
     for (args, change) in [
         (&["config", "set", "server.max_requests", "9"][..], "max_requests = 9"),
         (&["upstream", "add", "openai"], "preset = \"openai\""),
@@ -59,11 +59,14 @@ fn a_read_only_file_is_told_with_its_change_before_anything_is_stored() {
         let mut home = home_with(BOX);
         home.set("NEW_KEY", "sk-new-0123456789");
         fs::set_permissions(home.config(), fs::Permissions::from_mode(0o444)).expect("changed");
-        let (ok, said) = run(&home, args);
-        assert!(!ok, "{args:?}: {said}");
-        assert!(said.contains("config.toml: the config file is read-only"), "{args:?}: {said}");
-        assert!(said.contains(change) && said.contains("chmod u+w"), "{args:?}: {said}");
-        assert!(!said.contains(".lock"), "{args:?}: {said}");
+        let (ok, printed) = run(&home, args);
+        assert!(!ok, "{args:?}: {printed}");
+        assert!(
+            printed.contains("config.toml: the config file is read-only"),
+            "{args:?}: {printed}"
+        );
+        assert!(printed.contains(change) && printed.contains("chmod u+w"), "{args:?}: {printed}");
+        assert!(!printed.contains(".lock"), "{args:?}: {printed}");
         assert_eq!(text(&home), BOX);
         let stored: Vec<_> = fs::read_dir(home.data())
             .map(|entries| entries.flatten().map(|entry| entry.file_name()).collect())
@@ -72,8 +75,8 @@ fn a_read_only_file_is_told_with_its_change_before_anything_is_stored() {
     }
     let home = home_with(BOX);
     fs::set_permissions(home.config(), fs::Permissions::from_mode(0o444)).expect("changed");
-    let (ok, said) = run(&home, &["upstream", "enable", "box"]);
-    assert!(ok, "what changes nothing needs no file that can be written: {said}");
+    let (ok, printed) = run(&home, &["upstream", "enable", "box"]);
+    assert!(ok, "what changes nothing needs no file that can be written: {printed}");
 }
 
 #[test]
@@ -107,10 +110,10 @@ fn the_commands_that_errors_name_are_not_refused_for_them() {
         home.set("AIPROXY_KEYS_PASSPHRASE_FILE", &passphrase.display().to_string());
         home.set("NEW_KEY", "sk-new-0123456789");
         assert!(!run(&home, &["config", "check"]).0, "no error:\n{config}");
-        let (ok, said) = run(&home, args);
-        assert!(ok, "{args:?}: {said}");
-        let (ok, said) = run(&home, &["config", "check"]);
-        assert!(ok, "{args:?}: {said}\n{}", text(&home));
+        let (ok, printed) = run(&home, args);
+        assert!(ok, "{args:?}: {printed}");
+        let (ok, printed) = run(&home, &["config", "check"]);
+        assert!(ok, "{args:?}: {printed}\n{}", text(&home));
         assert!(text(&home).starts_with("# mine\n"), "{args:?}");
     }
 }
@@ -119,15 +122,15 @@ fn the_commands_that_errors_name_are_not_refused_for_them() {
 fn one_of_several_errors_can_be_removed_and_none_added() {
     let home = home_with(&format!("{BOX}\n[aliases]\nfast = \"zz:a\"\nslow = \"yy:b\"\n"));
 
-    let (ok, said) = run(&home, &["model", "remove", "fast", "--yes"]);
-    assert!(ok && said.contains("no upstream `yy`"), "{said}");
+    let (ok, printed) = run(&home, &["model", "remove", "fast", "--yes"]);
+    assert!(ok && printed.contains("no upstream `yy`"), "{printed}");
     let before = text(&home);
     assert!(!before.contains("zz"), "{before}");
 
-    let (ok, said) = run(&home, &["config", "set", "server.max_requests", "9"]);
-    assert!(!ok, "an unrelated change was accepted: {said}");
-    let (ok, said) = run(&home, &["model", "add", "m", "xx:c"]);
-    assert!(!ok, "an error was added: {said}");
+    let (ok, printed) = run(&home, &["config", "set", "server.max_requests", "9"]);
+    assert!(!ok, "an unrelated change was accepted: {printed}");
+    let (ok, printed) = run(&home, &["model", "add", "m", "xx:c"]);
+    assert!(!ok, "an error was added: {printed}");
     assert_eq!(text(&home), before);
 }
 

@@ -88,7 +88,7 @@ fn bad_files_are_told_every_problem_with_its_place() {
             &mut IdInterner::default(),
         );
         let level = |level| if level == ProblemSeverity::Error { "" } else { "warning " };
-        let said: String = loaded
+        let reply: String = loaded
             .problems
             .iter()
             .map(|p| {
@@ -98,11 +98,11 @@ fn bad_files_are_told_every_problem_with_its_place() {
         let beside = path.with_extension("txt");
         if std::env::var_os("WRITE_EXPECTED").is_some() {
             fs::File::create(&beside)
-                .and_then(|mut f| std::io::Write::write_all(&mut f, said.as_bytes()))
+                .and_then(|mut f| std::io::Write::write_all(&mut f, reply.as_bytes()))
                 .expect("written");
         }
         let expected = fs::read_to_string(&beside).unwrap_or_default();
-        assert_eq!(said, expected, "{}", path.display());
+        assert_eq!(reply, expected, "{}", path.display());
         assert!(loaded.settings.is_none(), "{} loads", path.display());
         let shown = render(&loaded.problems, &text, false);
         assert!(!shown.contains("SECRET"), "{}: {shown}", path.display());
@@ -370,10 +370,10 @@ fn what_is_taken_out_leaves_the_rest_byte_for_byte() {
         apply_edits(FULL_OF_COMMENTS, &[Edit::Unset { path: "log.level".to_owned() }]),
         Err(EditError::BadPath(_))
     ));
-    let said = apply_edits(FULL_OF_COMMENTS, &[Edit::RemoveUpstream { name: "oen".to_owned() }])
+    let reply = apply_edits(FULL_OF_COMMENTS, &[Edit::RemoveUpstream { name: "oen".to_owned() }])
         .expect_err("no such row")
         .to_string();
-    assert!(said.contains("did you mean `one`?"), "{said}");
+    assert!(reply.contains("did you mean `one`?"), "{reply}");
 }
 
 #[test]
@@ -493,8 +493,8 @@ fn files_that_are_none_are_told_apart() {
     for (name, part) in
         [("", "a folder"), ("large", "larger than"), ("latin1", "latin1:1:6: not UTF-8")]
     {
-        let said = file::read_config(&at(name)).expect_err(name).one_line();
-        assert!(said.contains(part), "{name}: {said}");
+        let reply = file::read_config(&at(name)).expect_err(name).one_line();
+        assert!(reply.contains(part), "{name}: {reply}");
     }
 }
 
@@ -516,10 +516,10 @@ fn references_that_lead_nowhere_are_named_without_their_value() {
         [("BLANK", " "), ("OURS", "aip-SECRET"), ("GOOD", "sk-SECRET")].into_iter().collect();
     let loaded = load(&text, &home.path().join("config.toml"), &env, &mut IdInterner::default());
 
-    let said =
+    let reply =
         validate::check_references(&loaded.settings.expect("references are no load errors"), &env);
 
-    let all = said.join("\n");
+    let all = reply.join("\n");
     let missing = home.path().join("missing.key").display().to_string();
     for part in [
         "env:NOT_SET_ANYWHERE is not set",
@@ -549,20 +549,20 @@ fn places_come_from_flags_then_variables_then_the_platform() {
 async fn a_saved_file_is_noticed_whichever_way_it_is_saved() {
     let home = tempfile::tempdir().expect("a folder");
     let path = home.path().join("config.toml");
-    let (tell, mut told) = tokio::sync::mpsc::channel(1);
+    let (tell, mut reported) = tokio::sync::mpsc::channel(1);
     let watch = watch::watch_config(&path, watch::file_stamp(&path), tell).expect("watched");
     for text in ["[tui]\n", "[tui]\nmouse = true\n"] {
         write_atomic(&path, text.as_bytes(), 0o600).expect("saved");
-        told.recv().await.expect("told of a rename");
+        reported.recv().await.expect("told of a rename");
     }
     fs::File::options()
         .append(true)
         .open(&path)
         .and_then(|mut f| std::io::Write::write_all(&mut f, b"# more\n"))
         .expect("appended");
-    told.recv().await.expect("told of a write");
+    reported.recv().await.expect("told of a write");
     drop(watch);
-    assert!(told.recv().await.is_none(), "the watch ends with its value");
+    assert!(reported.recv().await.is_none(), "the watch ends with its value");
 }
 
 #[tokio::test]
@@ -571,9 +571,9 @@ async fn a_file_that_changed_between_reading_and_watching_is_told_too() {
     let path = home.path().join("config.toml");
     let read = watch::file_stamp(&path);
     fs::write(&path, "[tui]\n").expect("saved meanwhile");
-    let (tell, mut told) = tokio::sync::mpsc::channel(1);
+    let (tell, mut reported) = tokio::sync::mpsc::channel(1);
 
     let _watch = watch::watch_config(&path, read, tell).expect("watched");
 
-    told.recv().await.expect("told of what was missed");
+    reported.recv().await.expect("told of what was missed");
 }

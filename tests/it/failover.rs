@@ -180,7 +180,7 @@ fn a_stream_that_only_says_that_it_is_over_fails_over_unseen() {
         vec![role, format!("data: {failed}\n\n"), done()],
         vec!["data: [{\"error\":{\"message\":\"no\"}}]\n\n".to_owned()],
     ] {
-        let told = format!("{events:?}");
+        let reported = format!("{events:?}");
         let empty = Upstream::start(vec![Scene::events(events)]);
         let good = Upstream::start(vec![Scene::sse(&["hello"]), Scene::sse(&["hello"])]);
         let proxy = Setup::new()
@@ -194,7 +194,7 @@ fn a_stream_that_only_says_that_it_is_over_fails_over_unseen() {
         assert_eq!(
             (answer.status, answer.chat_text().as_str()),
             (200, "hello"),
-            "{told}: {}",
+            "{reported}: {}",
             answer.text()
         );
     }
@@ -346,9 +346,9 @@ fn a_rejected_key_is_left_alone_until_it_is_warmed() {
     });
     let proxy = Setup::new().upstream("one", &upstream, &["work", "spare"]).start();
 
-    let said: Vec<_> = (0..3).map(|_| proxy.chat("hi").chat_text()).collect();
+    let printed: Vec<_> = (0..3).map(|_| proxy.chat("hi").chat_text()).collect();
 
-    assert_eq!(said, ["hello"; 3]);
+    assert_eq!(printed, ["hello"; 3]);
     assert_eq!(
         upstream.requests().iter().filter(|seen| seen.key() == secret("one", "work")).count(),
         1
@@ -458,10 +458,10 @@ fn an_account_that_is_out_is_out_for_every_model_and_key_of_it() {
     );
     let proxy = Setup::new().config(&row).start();
 
-    let said: Vec<_> =
+    let printed: Vec<_> =
         ["m", "n", "o"].map(|model| proxy.ask(&chat_body(model, "hi", false)).chat_text()).into();
 
-    assert_eq!(said, ["hello"; 3]);
+    assert_eq!(printed, ["hello"; 3]);
     let asked: Vec<_> = upstream
         .requests()
         .iter()

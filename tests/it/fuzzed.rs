@@ -69,8 +69,8 @@ fn seed_inputs(target: &str) -> Vec<Vec<u8>> {
         let head = [0, 1];
         return seeds.iter().map(|seed| [&head[..], seed.as_bytes()].concat()).collect();
     }
-    let told = std::env::var("AIPROXY_EXCHANGES").ok().map(PathBuf::from);
-    let folder = told.unwrap_or_else(|| root().join("../shared/exchanges"));
+    let reported = std::env::var("AIPROXY_EXCHANGES").ok().map(PathBuf::from);
+    let folder = reported.unwrap_or_else(|| root().join("../shared/exchanges"));
     let index: Vec<Value> = fs::read(folder.join("index.json"))
         .ok()
         .and_then(|bytes| serde_json::from_slice(&bytes).ok())

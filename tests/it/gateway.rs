@@ -182,7 +182,7 @@ fn encode_body(coding: &str, body: &[u8]) -> Vec<u8> {
 
 #[tokio::test]
 async fn a_request_carries_key_configured_headers_mark_and_merged_query() {
-    let (tell, told) = mpsc::channel();
+    let (tell, reported) = mpsc::channel();
     let server = Server::start(move |_, mut stream| {
         tell.send(request(&mut stream)).expect("the test waits");
         send_bytes(&mut stream, OK);
@@ -209,7 +209,7 @@ async fn a_request_carries_key_configured_headers_mark_and_merged_query() {
     let answer = gateway().send(call).await.expect("an answer");
 
     assert_eq!((answer.status, answer.reused), (StatusCode::OK, false));
-    let sent = told.recv().expect("a request").to_lowercase();
+    let sent = reported.recv().expect("a request").to_lowercase();
     assert!(
         sent.starts_with("post /v1/chat/completions?api-version=3&beta=true http/1.1\r\n"),
         "{sent}"
@@ -304,7 +304,7 @@ async fn a_flushed_event_arrives_before_the_next_is_sent() {
 
 #[tokio::test]
 async fn what_is_no_http_answer_is_garbage_and_its_bytes_stay_out_of_the_message() {
-    for said in [
+    for printed in [
         &b"SSH-2.0-OpenSSH_9.0\r\n"[..],
         b"\x15\x03\x01\x00\x02\x02\x28",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
@@ -314,13 +314,13 @@ async fn what_is_no_http_answer_is_garbage_and_its_bytes_stay_out_of_the_message
         b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello",
         b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n",
     ] {
-        let server = Server::with_response(said);
+        let server = Server::with_response(printed);
         let fault = transport_fault(&server.upstream()).await;
         assert_eq!(
             fault.kind,
             TransportKind::InvalidHttp,
             "{} gave {fault:?}",
-            said.escape_ascii()
+            printed.escape_ascii()
         );
         assert!(
             fault.may_be_received && fault.reason.to_string().contains(&server.address.to_string()),
@@ -334,16 +334,16 @@ async fn what_is_no_http_answer_is_garbage_and_its_bytes_stay_out_of_the_message
     }
     let long = [b"HTTP/1.1 200 OK\r\nx-long: ", &vec![b'a'; 600_000][..], b"\r\n\r\n"].concat();
     let many = [&b"HTTP/1.1 200 OK\r\n"[..], &b"x-many: 1\r\n".repeat(5_000), b"\r\n"].concat();
-    for said in [long, many] {
+    for printed in [long, many] {
         assert_eq!(
-            transport_fault(&Server::with_response(said).upstream()).await.kind,
+            transport_fault(&Server::with_response(printed).upstream()).await.kind,
             TransportKind::InvalidHttp
         );
     }
 }
 
 #[tokio::test]
-async fn connections_that_do_not_come_about_or_end_early_say_so() {
+async fn failed_and_cut_connections_are_reported() {
     let closed = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .expect("a free port")
         .local_addr()
@@ -380,14 +380,14 @@ async fn connections_that_do_not_come_about_or_end_early_say_so() {
 
 #[tokio::test]
 async fn a_body_that_breaks_is_broken_in_one_way() {
-    for said in [
+    for printed in [
         &b"HTTP/1.1 200 OK\r\ncontent-length: 50\r\n\r\nhello"[..],
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\nzz\r\n",
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\nffffffffffffffffff\r\n",
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n",
     ] {
-        let fault = transport_fault(&Server::with_response(said).upstream()).await;
-        assert_eq!(fault.kind, TransportKind::BodyBroken, "{} gave {fault:?}", said.escape_ascii());
+        let fault = transport_fault(&Server::with_response(printed).upstream()).await;
+        assert_eq!(fault.kind, TransportKind::BodyBroken, "{} gave {fault:?}", printed.escape_ascii());
     }
     let delimited = Server::with_response(&b"HTTP/1.0 200 OK\r\n\r\nto the end"[..]);
     assert_eq!(
@@ -498,7 +498,7 @@ async fn an_answer_that_nobody_asked_for_is_never_given_to_the_next_request() {
     let (gateway, upstream) = (gateway(), server.upstream());
     for _ in 0..20 {
         match body_text(post(&gateway, &upstream, b"{}").await).await {
-            Ok(said) => assert_eq!(said, "ok"),
+            Ok(printed) => assert_eq!(printed, "ok"),
             Err(fault) => assert!(
                 matches!(fault.kind, TransportKind::Stale | TransportKind::InvalidHttp),
                 "{fault:?}"
@@ -529,7 +529,7 @@ async fn a_refusal_during_the_upload_is_delivered() {
 
 #[tokio::test]
 async fn whoever_stops_waiting_closes_the_upstreams_connection() {
-    let (tell, told) = mpsc::channel();
+    let (tell, reported) = mpsc::channel();
     let (heard, hearing) = tokio::sync::oneshot::channel();
     let heard = Mutex::new(Some(heard));
     let server = Server::start(move |_, mut stream| {
@@ -543,7 +543,7 @@ async fn whoever_stops_waiting_closes_the_upstreams_connection() {
         answer = post(&gateway, &upstream, b"{}") => panic!("nobody answered, but {answer:?} came"),
         _ = hearing => {}
     }
-    let read = tokio::task::spawn_blocking(move || told.recv_timeout(Duration::from_secs(5)))
+    let read = tokio::task::spawn_blocking(move || reported.recv_timeout(Duration::from_secs(5)))
         .await
         .expect("no panic");
     assert_eq!(read, Ok(0), "the connection is still open");
@@ -650,7 +650,7 @@ async fn certificates_are_checked_against_system_and_ca_file() {
 }
 
 #[tokio::test]
-async fn servers_that_speak_no_tls_or_nothing_are_told_apart() {
+async fn servers_without_tls_and_silent_servers_are_distinguished() {
     let plain = Server::start(|_, mut stream| {
         let _hello = stream.read(&mut [0; 100]);
         send_bytes(&mut stream, b"HTTP/1.1 400 Bad Request\r\n\r\n");
@@ -725,7 +725,7 @@ async fn http2_is_spoken_and_requests_that_it_refuses_may_be_sent_again() {
 async fn an_http_proxy_gets_plain_requests_whole_and_tunnels_the_others() {
     let (authority, folder) = (Authority::new(), tempfile::tempdir().expect("a folder"));
     let target = ok_tls_server(authority.server("localhost", &["http/1.1"]));
-    let (tell, told) = mpsc::channel();
+    let (tell, reported) = mpsc::channel();
     let port = target.address.port();
     let proxy = Server::start(move |_, mut stream| {
         let asked = request(&mut stream).to_lowercase();
@@ -744,7 +744,7 @@ async fn an_http_proxy_gets_plain_requests_whole_and_tunnels_the_others() {
     let mut plain = upstream("http://models.test/v1");
     plain.proxy = ProxySetting::Url(format!("http://user:p%40ss@{}", proxy.address));
     assert_eq!(body_text(post(&gateway(), &plain, b"{}").await).await.as_deref(), Ok("ok"));
-    let asked = told.recv().expect("a request");
+    let asked = reported.recv().expect("a request");
     assert!(
         asked.starts_with("post http://models.test/v1/chat/completions http/1.1\r\n"),
         "{asked}"
@@ -755,7 +755,7 @@ async fn an_http_proxy_gets_plain_requests_whole_and_tunnels_the_others() {
     tunnelled.ca_file = Some(authority.file(&folder));
     tunnelled.proxy = plain.proxy.clone();
     assert_eq!(body_text(post(&gateway(), &tunnelled, b"{}").await).await.as_deref(), Ok("ok"));
-    let asked = told.recv().expect("a request");
+    let asked = reported.recv().expect("a request");
     assert!(asked.starts_with(&format!("connect localhost:{port} http/1.1\r\n")), "{asked}");
     assert!(
         asked.contains("proxy-authorization: basic dxnlcjpwqhnz\r\n") && !asked.contains("sk-very"),
@@ -765,14 +765,14 @@ async fn an_http_proxy_gets_plain_requests_whole_and_tunnels_the_others() {
 
 #[tokio::test]
 async fn a_socks_proxy_gets_the_name_or_the_address_and_the_credentials() {
-    let (tell, told) = mpsc::channel();
+    let (tell, reported) = mpsc::channel();
     let proxy = Server::start(move |_, mut stream| {
-        let mut said = |length: usize| {
+        let mut printed = |length: usize| {
             let mut bytes = vec![0; length];
             stream.read_exact(&mut bytes).expect("a SOCKS client");
             bytes
         };
-        assert_eq!(said(3), [5, 1, 2]);
+        assert_eq!(printed(3), [5, 1, 2]);
         send_bytes(&mut stream, &[5, 2]);
         let mut login = vec![0; 3 + 4 + 4];
         stream.read_exact(&mut login).expect("a login");
@@ -797,9 +797,9 @@ async fn a_socks_proxy_gets_the_name_or_the_address_and_the_credentials() {
         let mut upstream = upstream(&format!("http://{host}/v1"));
         upstream.proxy = ProxySetting::Url(format!("{scheme}://user:p%40ss@{}", proxy.address));
         assert_eq!(body_text(post(&gateway(), &upstream, b"{}").await).await.as_deref(), Ok("ok"));
-        let (login, said_kind, said) = told.recv().expect("a login");
+        let (login, said_kind, printed) = reported.recv().expect("a login");
         assert_eq!(
-            (&login[..], said_kind, &said[..]),
+            (&login[..], said_kind, &printed[..]),
             (&b"\x01\x04user\x04p@ss"[..], kind, address)
         );
     }
@@ -884,7 +884,7 @@ async fn an_upstream_in_the_process_needs_no_socket() {
 #[tokio::test]
 async fn key_checks_use_the_upstreams_own_trust_and_key() {
     let (authority, folder) = (Authority::new(), tempfile::tempdir().expect("a folder"));
-    let (tell, told) = mpsc::channel();
+    let (tell, reported) = mpsc::channel();
     let server = tls_server(authority.server("localhost", &["http/1.1"]), move |_, mut stream| {
         tell.send(request(&mut stream)).expect("the test waits");
         send_bytes(&mut stream, b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 2\r\n\r\n{}");
@@ -905,7 +905,7 @@ async fn key_checks_use_the_upstreams_own_trust_and_key() {
     )
     .await;
     assert_eq!(checked.expect("an answer").status, StatusCode::UNAUTHORIZED);
-    let asked = told.recv().expect("a request").to_lowercase();
+    let asked = reported.recv().expect("a request").to_lowercase();
     assert!(
         asked.starts_with("get /v1/models http/1.1")
             && asked.contains("api-key: sk-very-secret\r\n"),

@@ -89,7 +89,7 @@ fn off_loopback_needs_auth() {
 }
 
 #[test]
-fn a_providers_key_used_as_ours_is_told_apart() {
+fn provider_key_used_as_client_key_is_named_in_the_error() {
     let (_, proxy) = start_proxy();
 
     let answer = chat_request().bearer("sk-proj-0123456789").send(proxy.addr);
@@ -163,7 +163,7 @@ fn the_bytes_of_request_and_answer_are_not_rewritten() {
 }
 
 #[test]
-fn unknown_paths_methods_and_models_are_told_in_the_clients_dialect() {
+fn unknown_paths_methods_and_models_are_errors_of_the_client_dialect() {
     let (upstream, proxy) = start_proxy();
 
     let unknown = proxy.send(&Request::post("/v1/nowhere", &json!({})));

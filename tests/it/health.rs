@@ -16,9 +16,9 @@ use crate::support::{
 /// An upstream that answers health checks at `/v1/alive` with the current value of the status.
 fn probed_upstream() -> (Upstream, Arc<AtomicU16>) {
     let status = Arc::new(AtomicU16::new(200));
-    let told = Arc::clone(&status);
+    let reported = Arc::clone(&status);
     let upstream = Upstream::with_director(move |seen, _| match seen.path.as_str() {
-        "/v1/alive" => Scene::status(told.load(Ordering::Relaxed)),
+        "/v1/alive" => Scene::status(reported.load(Ordering::Relaxed)),
         _ => Scene::chat("probed"),
     });
     (upstream, status)
@@ -151,7 +151,7 @@ fn alerts(proxy: &Proxy, what: &str) -> usize {
 }
 
 #[test]
-fn what_is_left_at_a_provider_is_shown_per_key_and_said_where_it_is_little() {
+fn balances_are_shown_per_key_and_low_ones_reported() {
     let cents = Arc::new(AtomicU64::new(1_234));
     let upstream = provider(&cents);
     let proxy = Setup::new()
@@ -191,7 +191,7 @@ fn what_is_left_at_a_provider_is_shown_per_key_and_said_where_it_is_little() {
 }
 
 #[test]
-fn a_place_that_a_key_may_not_ask_is_passed_over_and_the_next_one_tells() {
+fn forbidden_balance_endpoint_is_skipped_for_the_next() {
     let upstream = Upstream::with_director(|seen, _| match seen.path.as_str() {
         "/api/v1/key" => {
             Scene::json(200, &json!({"data": {"limit": null, "limit_remaining": null, "usage": 3}}))
@@ -217,7 +217,7 @@ fn a_place_that_a_key_may_not_ask_is_passed_over_and_the_next_one_tells() {
 }
 
 #[test]
-fn a_login_page_in_between_is_said_and_held_against_nobody() {
+fn captive_portal_is_reported_and_blames_no_upstream() {
     for page in [
         Scene::stream(
             "text/html",

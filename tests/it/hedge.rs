@@ -197,10 +197,10 @@ fn the_share_is_kept_and_server_tools_are_never_run_twice() {
     let (one, two) = (Upstream::start(vec![slow()]), Upstream::start(vec![Scene::chat("quick")]));
     let proxy = setup(&one, &two, "{ after = \"20ms\", max_share = 0.5 }").start();
 
-    let said: Vec<String> =
+    let printed: Vec<String> =
         (0..4).map(|_| proxy.ask(&chat_body("auto", "hi", false)).chat_text()).collect();
     assert_eq!(
-        said,
+        printed,
         ["hello", "quick", "hello", "quick"],
         "every other request may be asked twice"
     );
@@ -222,11 +222,11 @@ fn after_twenty_answers_the_slow_ones_are_known() {
     let two = Upstream::start(vec![Scene::chat("second")]);
     let proxy = setup(&one, &two, "{ max_share = 0.1 }").start();
 
-    let said: Vec<String> =
+    let printed: Vec<String> =
         (0..21).map(|_| proxy.ask(&chat_body("auto", "hi", false)).chat_text()).collect();
 
-    assert!(said[..20].iter().all(|said| said == "hello"), "{said:?}");
-    assert_eq!(said[20], "second");
+    assert!(printed[..20].iter().all(|printed| printed == "hello"), "{printed:?}");
+    assert_eq!(printed[20], "second");
 }
 
 #[test]

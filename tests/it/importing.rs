@@ -21,7 +21,7 @@ fn run(home: &Home, args: &[&str]) -> Output {
     home.command().args(args).output().expect("aiproxy")
 }
 
-fn said(output: &Output) -> String {
+fn printed(output: &Output) -> String {
     [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes)).concat()
 }
 
@@ -29,14 +29,18 @@ fn said(output: &Output) -> String {
 /// config is valid and no key stands in it, and returns the report and the config.
 fn import(home: &Home, name: &str) -> (Value, String) {
     let output = run(home, &["import", name, "--yes", "--json"]);
-    assert!(output.status.success(), "{}", said(&output));
+    assert!(output.status.success(), "{}", printed(&output));
     let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let config = fs::read_to_string(home.config()).expect("a config");
-    assert!(!config.contains("sk-") && !said(&output).contains("sk-"), "{config}{}", said(&output));
+    assert!(
+        !config.contains("sk-") && !printed(&output).contains("sk-"),
+        "{config}{}",
+        printed(&output)
+    );
     let check = run(home, &["config", "check"]);
-    assert!(check.status.success(), "{}\n{config}", said(&check));
+    assert!(check.status.success(), "{}\n{config}", printed(&check));
     let again = run(home, &["import", name, "--yes", "--json"]);
-    assert!(again.status.success(), "{}", said(&again));
+    assert!(again.status.success(), "{}", printed(&again));
     assert_eq!(fs::read_to_string(home.config()).unwrap(), config, "a second import");
     (report, config)
 }
@@ -145,10 +149,10 @@ fn what_cannot_be_imported_is_refused_and_changes_nothing() {
         let home = home_with("old.yaml", "");
         fs::write(home.path().join("old.yaml"), text).unwrap();
         let output = run(&home, &["import", "old.yaml", "--yes"]);
-        let said = said(&output);
-        assert_eq!(output.status.code(), Some(exit), "{said}");
-        assert!(said.contains(words) && !said.contains("sk-"), "{words}: {said}");
-        assert!(!home.config().exists() && !home.data().exists(), "{said}");
+        let printed = printed(&output);
+        assert_eq!(output.status.code(), Some(exit), "{printed}");
+        assert!(printed.contains(words) && !printed.contains("sk-"), "{words}: {printed}");
+        assert!(!home.config().exists() && !home.data().exists(), "{printed}");
     }
 }
 
@@ -156,15 +160,15 @@ fn what_cannot_be_imported_is_refused_and_changes_nothing() {
 fn without_yes_or_a_key_store_nothing_is_imported() {
     let home = home_with("cpa.yaml", CLI_PROXY);
     let output = run(&home, &["import", "cpa.yaml"]);
-    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
-    assert!(said(&output).contains("--yes"), "{}", said(&output));
+    assert_eq!(output.status.code(), Some(2), "{}", printed(&output));
+    assert!(printed(&output).contains("--yes"), "{}", printed(&output));
     let dry = run(&home, &["import", "cpa.yaml", "--dry-run"]);
-    assert!(dry.status.success() && said(&dry).contains("[[upstream]]"), "{}", said(&dry));
+    assert!(dry.status.success() && printed(&dry).contains("[[upstream]]"), "{}", printed(&dry));
     let mut command = home.command();
     command.env_remove("AIPROXY_KEYS_PASSPHRASE_FILE").args(["import", "cpa.yaml", "--yes"]);
     let output = command.output().expect("aiproxy");
-    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
-    assert!(said(&output).contains("AIPROXY_KEYS_PASSPHRASE_FILE"), "{}", said(&output));
+    assert_eq!(output.status.code(), Some(1), "{}", printed(&output));
+    assert!(printed(&output).contains("AIPROXY_KEYS_PASSPHRASE_FILE"), "{}", printed(&output));
     assert!(!home.config().exists());
 }
 
@@ -172,10 +176,10 @@ fn without_yes_or_a_key_store_nothing_is_imported() {
 fn serve_names_the_command_for_a_foreign_config() {
     let home = home_with("cpa.yaml", CLI_PROXY);
     let output = run(&home, &["serve", "--config", "cpa.yaml"]);
-    assert_eq!(output.status.code(), Some(3), "{}", said(&output));
+    assert_eq!(output.status.code(), Some(3), "{}", printed(&output));
     assert!(
-        said(&output).contains("aiproxy import /") && said(&output).contains("cpa.yaml"),
+        printed(&output).contains("aiproxy import /") && printed(&output).contains("cpa.yaml"),
         "{}",
-        said(&output)
+        printed(&output)
     );
 }

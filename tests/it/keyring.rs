@@ -105,8 +105,8 @@ fn a_service_with_nowhere_to_keep_keys_is_no_service() {
 }
 
 #[test]
-fn a_bus_without_a_service_says_so() {
-    run_on_bus(Service::Absent, "keyring::a_bus_without_a_service_says_so", async {
+fn bus_without_a_secret_service_is_reported() {
+    run_on_bus(Service::Absent, "keyring::bus_without_a_secret_service_is_reported", async {
         let error = Keyring::system().get("openai/work").await.expect_err("nobody");
 
         assert!(matches!(error, KeyringError::NoService(_)), "{error}");
@@ -118,8 +118,8 @@ fn a_bus_without_a_service_says_so() {
 }
 
 #[test]
-fn no_bus_at_all_says_so() {
-    run_on_bus(Service::NoBus, "keyring::no_bus_at_all_says_so", async {
+fn missing_bus_is_reported() {
+    run_on_bus(Service::NoBus, "keyring::missing_bus_is_reported", async {
         let keyring = Keyring::system();
 
         let error = keyring.get("openai/work").await.expect_err("no bus");

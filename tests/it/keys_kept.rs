@@ -62,8 +62,8 @@ fn a_key_in_use_outlives_reloads_while_it_cannot_be_read() {
 
         run(&proxy.home, hide);
         let reloaded = proxy.cli(&["reload"]);
-        let said = String::from_utf8_lossy(&reloaded.stderr).into_owned();
-        assert!(said.contains("one/k cannot be read now"), "{reference}: {said}");
+        let printed = String::from_utf8_lossy(&reloaded.stderr).into_owned();
+        assert!(printed.contains("one/k cannot be read now"), "{reference}: {printed}");
         assert!(proxy.output().contains("stays in use"), "{reference}");
         assert_eq!(proxy.chat("hi").chat_text(), "hello", "{reference}");
 
@@ -164,8 +164,8 @@ fn the_client_key_stays_while_the_keyring_is_locked_or_gone() {
     let proxy = proxy.restart();
     assert_eq!(status_with(&proxy, &key), 200, "started while locked");
     assert_eq!(status_with(&proxy, "aip-another"), 401);
-    let said = env_key(&proxy, true).expect_err("nothing new is made");
-    assert!(said.contains("unlock the keyring"), "{said}");
+    let printed = env_key(&proxy, true).expect_err("nothing new is made");
+    assert!(printed.contains("unlock the keyring"), "{printed}");
     assert!(!proxy.home.data().join("client.key").exists());
     let kept = fs::read_to_string(proxy.home.data().join("client-keys.json")).expect("a file");
     assert!(!kept.contains(&key[4..]), "the key itself is in a file");
@@ -194,9 +194,9 @@ fn a_key_of_an_older_version_stays_and_data_dirs_do_not_share_new_ones() {
     let other = home_on_bus(&ring, &upstream);
     let run = |home: &Home, args: &[&str]| {
         let output = home.command().args(args).output().expect("it runs");
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let printed = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        said
+        printed
     };
     run(&other, &["project", "rotate", "default", "--yes"]);
     run(&proxy.home, &["project", "add", "ide"]);

@@ -124,7 +124,7 @@ fn history_outlives_the_proxy_and_is_read_without_one() {
 }
 
 #[test]
-fn what_is_not_told_is_estimated_and_marked() {
+fn missing_usage_is_estimated_and_marked() {
     let gate = Gate::closed();
     let held = Scene::sse(&["one ", "two ", "three ", "four "]).gate(4, &gate);
     let upstream = Upstream::start(vec![held, Scene::sse(&["one ", "two "])]);
@@ -156,16 +156,16 @@ fn what_is_not_told_is_estimated_and_marked() {
 }
 
 #[test]
-fn what_the_provider_says_that_it_costs_counts() {
+fn cost_reported_by_the_provider_counts() {
     let mut answer = json!({
         "id": "1", "object": "chat.completion", "created": 1, "model": "m",
         "choices": [{"index": 0, "message": {"role": "assistant", "content": "x"}, "finish_reason": "stop"}],
         "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5, "cost": 0.0001, "is_byok": true,
                   "cost_details": {"upstream_inference_cost": 0.002}},
     });
-    let told = Scene::json(200, &answer);
+    let listed = Scene::json(200, &answer);
     answer["usage"]["is_byok"] = json!(false);
-    let upstream = Upstream::start(vec![told, Scene::json(200, &answer)]);
+    let upstream = Upstream::start(vec![listed, Scene::json(200, &answer)]);
     let proxy = Setup::new().config(PRICED).upstream("one", &upstream, &["work"]).start();
     let bill = || {
         proxy.chat("hi");
@@ -306,7 +306,7 @@ fn random_below(upto: u64) -> u64 {
 }
 
 /// Sends requests until the kill; records every answered request and its time.
-fn ask_until_killed(proxy: &Proxy, stop: &AtomicBool, told: &Mutex<Vec<(String, Instant)>>) {
+fn ask_until_killed(proxy: &Proxy, stop: &AtomicBool, listed: &Mutex<Vec<(String, Instant)>>) {
     // Uses the built-in upstream, because the scripted one stores every request.
     let request = Request::post("/v1/chat/completions", &chat_body("demo/echo", "hi", false))
         .bearer(CLIENT_KEY);
@@ -320,7 +320,7 @@ fn ask_until_killed(proxy: &Proxy, stop: &AtomicBool, told: &Mutex<Vec<(String, 
                 let Some(answer) = connection.try_read_answer() else { return };
                 if answer.status == 200 && answer.complete {
                     let id = answer.header("x-request-id").unwrap_or_default().to_owned();
-                    told.lock().expect("ids").push((id, Instant::now()));
+                    listed.lock().expect("ids").push((id, Instant::now()));
                 }
             }
         });
@@ -329,22 +329,26 @@ fn ask_until_killed(proxy: &Proxy, stop: &AtomicBool, told: &Mutex<Vec<(String, 
 }
 
 #[test]
-fn a_kill_loses_nothing_that_was_told_a_second_before() {
+fn kill_loses_nothing_recorded_a_second_before() {
     const SECOND: Duration = Duration::from_secs(1);
     let mut proxy = Setup::new().config("[ledger]\ntz = \"UTC\"").start();
     let mut before = 0;
     for size in crash_request_counts() {
-        let (told, stop) = (Mutex::new(Vec::<(String, Instant)>::new()), AtomicBool::new(false));
+        let (listed, stop) = (Mutex::new(Vec::<(String, Instant)>::new()), AtomicBool::new(false));
         let wanted = size + usize::try_from(random_below(size as u64 / 10)).expect("few");
         let killed = std::thread::scope(|scope| {
             for _ in 0..4 {
-                let (told, stop, proxy) = (&told, &stop, &proxy);
-                scope.spawn(move || ask_until_killed(proxy, stop, told));
+                let (listed, stop, proxy) = (&listed, &stop, &proxy);
+                scope.spawn(move || ask_until_killed(proxy, stop, listed));
             }
             // Waits until this many requests were answered more than a second ago, while others are
             // running.
             let begun = Instant::now();
-            while told.lock().expect("ids").get(wanted).is_none_or(|(_, at)| at.elapsed() <= SECOND)
+            while listed
+                .lock()
+                .expect("ids")
+                .get(wanted)
+                .is_none_or(|(_, at)| at.elapsed() <= SECOND)
             {
                 assert!(
                     begun.elapsed() < Duration::from_secs(60).max(SECOND * (size as u32 / 50)),
@@ -359,9 +363,9 @@ fn a_kill_loses_nothing_that_was_told_a_second_before() {
         });
         assert_eq!(proxy.exit_code(), None, "killed");
 
-        let told = told.into_inner().expect("ids");
+        let listed = listed.into_inner().expect("ids");
         let times = recorded_counts(&proxy);
-        let due: Vec<&String> = told
+        let due: Vec<&String> = listed
             .iter()
             .filter(|(_, at)| killed.duration_since(*at) > SECOND)
             .map(|(id, _)| id)
@@ -372,16 +376,16 @@ fn a_kill_loses_nothing_that_was_told_a_second_before() {
         assert!(times.values().all(|n| *n == 1), "nothing is there twice");
         println!(
             "{} requests were answered, {} of them a second before the kill; {} are recorded",
-            told.len(),
+            listed.len(),
             due.len(),
             times.len() - before
         );
         before = times.len();
         let connection =
             rusqlite::Connection::open(proxy.home.data().join("ledger.db")).expect("opened");
-        let said: String =
+        let printed: String =
             connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).expect("checked");
-        assert_eq!(said, "ok");
+        assert_eq!(printed, "ok");
         drop(connection);
         let home = proxy.take_home();
         proxy = Proxy::spawn(home);

@@ -64,7 +64,7 @@ fn no_type_name_is_defined_in_two_files() {
 }
 
 #[test]
-fn public_type_names_say_what_they_are() {
+fn public_type_names_are_descriptive() {
     let short: Vec<_> = product_files()
         .iter()
         .flat_map(|(file, text)| {

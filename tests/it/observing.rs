@@ -29,7 +29,7 @@ fn first_message(receiver: &Upstream, kind: &str) -> (ReceivedRequest, Value) {
             .all_requests()
             .into_iter()
             .map(|seen| (seen.clone(), seen.json()))
-            .find(|(_, told)| told["kind"] == kind)
+            .find(|(_, reported)| reported["kind"] == kind)
     })
 }
 
@@ -40,7 +40,7 @@ fn control_get(proxy: &Proxy, path: &str) -> crate::support::client::HttpAnswer 
 }
 
 #[test]
-fn a_rejected_key_is_told_to_the_webhook_once_signed_and_in_status() {
+fn rejected_key_is_sent_to_the_webhook_once_and_shown_in_status() {
     let hook = webhook_receiver();
     let upstream = Upstream::with_director(|seen, _| {
         if seen.key() == secret("one", "work") { Scene::status(401) } else { Scene::chat("hello") }
@@ -56,13 +56,13 @@ fn a_rejected_key_is_told_to_the_webhook_once_signed_and_in_status() {
         assert_eq!(proxy.chat("hi").status, 200);
     }
 
-    let (seen, told) = first_message(&hook, "key_rejected");
+    let (seen, reported) = first_message(&hook, "key_rejected");
     assert_eq!(seen.path, "/hook/secret-path");
     assert_eq!(
-        (&told["event"], &told["upstream"], &told["key"], &told["level"]),
+        (&reported["event"], &reported["upstream"], &reported["key"], &reported["level"]),
         (&json!("key_down"), &json!("one"), &json!("work"), &json!("error"))
     );
-    assert_eq!(seen.header("x-aiproxy-id"), told["id"].as_str());
+    assert_eq!(seen.header("x-aiproxy-id"), reported["id"].as_str());
     let signed = format!(
         "{}.{}",
         seen.header("x-aiproxy-timestamp").expect("a time"),
@@ -103,7 +103,7 @@ fn a_rejected_key_is_told_to_the_webhook_once_signed_and_in_status() {
 }
 
 #[test]
-fn an_upstream_that_fails_is_told_and_what_is_not_taken_is_sent_again_with_the_same_id() {
+fn upstream_outage_is_sent_and_retried_with_the_same_id() {
     let tries = AtomicUsize::new(0);
     let hook = Upstream::with_director(move |_, _| {
         if tries.fetch_add(1, Ordering::Relaxed) == 0 {
@@ -137,7 +137,7 @@ fn an_upstream_that_fails_is_told_and_what_is_not_taken_is_sent_again_with_the_s
 }
 
 #[test]
-fn a_test_of_the_alerts_says_what_came_of_each_way() {
+fn alert_test_prints_the_result_of_each_channel() {
     let hook = webhook_receiver();
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
     let nowhere = Upstream::refused_addr();
@@ -149,12 +149,12 @@ fn a_test_of_the_alerts_says_what_came_of_each_way() {
 
     let tested = proxy.cli(&["alerts", "test"]);
 
-    let said = String::from_utf8_lossy(&tested.stderr);
-    assert_eq!(tested.status.code(), Some(1), "{said}");
+    let printed = String::from_utf8_lossy(&tested.stderr);
+    assert_eq!(tested.status.code(), Some(1), "{printed}");
     assert!(
-        said.contains(&format!("webhook: accepted by http://{}", hook.addr()))
-            && said.contains("feishu: "),
-        "{said}"
+        printed.contains(&format!("webhook: accepted by http://{}", hook.addr()))
+            && printed.contains("feishu: "),
+        "{printed}"
     );
     assert_eq!(first_message(&hook, "test").1["event"], "test");
 
@@ -167,7 +167,7 @@ fn a_test_of_the_alerts_says_what_came_of_each_way() {
 }
 
 #[test]
-fn metrics_tell_of_requests_attempts_and_keys_to_the_owner_only() {
+fn metrics_of_requests_attempts_and_keys_are_for_the_owner_only() {
     let upstream = Upstream::with_director(|seen, _| {
         if seen.key() == secret("one", "work") {
             Scene::status(429).header("retry-after", "30")
@@ -219,7 +219,7 @@ fn metrics_tell_of_requests_attempts_and_keys_to_the_owner_only() {
 }
 
 #[test]
-fn the_turns_of_a_session_are_told_to_its_own_project() {
+fn turns_of_a_session_are_shown_to_its_own_project_only() {
     let upstream = Upstream::with_director(|_, nth| Scene::chat(&format!("answer {nth}")));
     let other = "aip-it-other-0123456789abcdef0123456789";
     let config = format!("[[project]]\nname = \"other\"\nkey = \"{other}\"");
@@ -232,22 +232,22 @@ fn the_turns_of_a_session_are_told_to_its_own_project() {
     }
     proxy.chat("of no session");
 
-    let told = proxy.send(&Request::get("/context/s%2F1?limit=2")).json();
+    let reported = proxy.send(&Request::get("/context/s%2F1?limit=2")).json();
 
     assert_eq!(
-        (&told["session_id"], &told["total"], &told["project"]),
+        (&reported["session_id"], &reported["total"], &reported["project"]),
         (&json!("s/1"), &json!(2), &json!("it")),
-        "{told}"
+        "{reported}"
     );
-    let turn = &told["turns"][0];
+    let turn = &reported["turns"][0];
     assert_eq!(
         (&turn["answer"], &turn["provider_id"], &turn["kept"]),
         (&json!("answer 2"), &json!("one"), &json!(true)),
-        "the newest first: {told}"
+        "the newest first: {reported}"
     );
     assert!(turn["request"].as_str().is_some_and(|request| request.contains("question 2")));
     assert!(turn["response"].as_str().is_some_and(|response| response.contains("answer 2")));
-    let next = told["next"].as_str().expect("there is more");
+    let next = reported["next"].as_str().expect("there is more");
     let rest = proxy.send(&Request::get(&format!("/context/s%2F1?before={next}"))).json();
     assert_eq!(
         (&rest["turns"][0]["answer"], &rest["total"], &rest["next"]),
@@ -281,17 +281,17 @@ fn traces_are_sent_with_a_span_for_the_request_and_one_for_each_attempt() {
         (seen.path.as_str(), seen.header("authorization")),
         ("/v1/traces", Some("Basic abc def"))
     );
-    let told = seen.json();
+    let reported = seen.json();
     let spans =
-        told["resourceSpans"][0]["scopeSpans"][0]["spans"].as_array().expect("spans").clone();
-    assert_eq!(spans.len(), 3, "{told}");
+        reported["resourceSpans"][0]["scopeSpans"][0]["spans"].as_array().expect("spans").clone();
+    assert_eq!(spans.len(), 3, "{reported}");
     assert!(spans.iter().all(|span| span["traceId"] == "4bf92f3577b34da6a3ce929d0e0e4736"));
     assert_eq!(
         (&spans[0]["parentSpanId"], &spans[0]["name"]),
         (&json!("00f067aa0ba902b7"), &json!("chat m"))
     );
     assert_eq!((&spans[1]["status"]["code"], &spans[2]["status"]["code"]), (&json!(2), &json!(1)));
-    assert!(!told.to_string().contains(&secret("one", "work")));
+    assert!(!reported.to_string().contains(&secret("one", "work")));
 }
 
 #[test]
@@ -314,9 +314,9 @@ fn a_replay_is_compared_with_the_first_time() {
         assert!(text.contains(part), "{part:?} is missing in\n{text}");
     }
     let shown = proxy.cli(&["log", "replay", "last", "--json"]);
-    let told: Value = serde_json::from_slice(&shown.stdout).expect("JSON");
+    let reported: Value = serde_json::from_slice(&shown.stdout).expect("JSON");
     assert_eq!(
-        (&told["same"], &told["diff"], &told["again"]["request"]["asked"]),
+        (&reported["same"], &reported["diff"], &reported["again"]["request"]["asked"]),
         (&json!(true), &json!(""), &json!("big"))
     );
     assert_eq!(proxy.cli(&["log", "replay", "ffff"]).status.code(), Some(1));
@@ -338,10 +338,10 @@ fn what_cannot_be_sent_to_is_refused_before_it_runs() {
     ] {
         let home = Setup::new().full_config(config).home();
         let checked = home.command().args(["config", "check"]).output().expect("run aiproxy");
-        let said = String::from_utf8_lossy(&checked.stderr).into_owned()
+        let printed = String::from_utf8_lossy(&checked.stderr).into_owned()
             + &String::from_utf8_lossy(&checked.stdout);
-        assert_eq!(checked.status.code(), Some(3), "{config}: {said}");
-        assert!(said.contains(want), "{config}: {said}");
-        assert!(!said.contains("me:pw"), "{said}");
+        assert_eq!(checked.status.code(), Some(3), "{config}: {printed}");
+        assert!(printed.contains(want), "{config}: {printed}");
+        assert!(!printed.contains("me:pw"), "{printed}");
     }
 }

@@ -29,9 +29,9 @@ struct Exchange {
 #[expect(clippy::print_stderr, reason = "a skipped test says so")]
 fn load_recordings() -> Option<Vec<Exchange>> {
     #[expect(clippy::disallowed_methods, reason = "a test may be told where the recordings are")]
-    let told = std::env::var("AIPROXY_EXCHANGES").ok().map(PathBuf::from);
+    let shown = std::env::var("AIPROXY_EXCHANGES").ok().map(PathBuf::from);
     let folder =
-        told.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/exchanges"));
+        shown.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/exchanges"));
     let Ok(index) = fs::read(folder.join("index.json")) else {
         eprintln!("skipped: no recorded exchanges in {}", folder.display());
         return None;
@@ -103,7 +103,7 @@ fn json_values(exchange: &Exchange) -> Vec<Value> {
 /// Reads input and output totals from the whole response, independently of the usage meters.
 fn reported_usage(dialect: Dialect, values: &[Value]) -> Option<(u64, u64)> {
     let n = |value: &Value| value.as_u64().unwrap_or(0);
-    let mut told = None;
+    let mut shown = None;
     let (mut input, mut output) = (0, 0);
     for value in values {
         match dialect {
@@ -111,13 +111,13 @@ fn reported_usage(dialect: Dialect, values: &[Value]) -> Option<(u64, u64)> {
                 let u = &value["usage"];
                 let (p, c, t) =
                     (n(&u["prompt_tokens"]), n(&u["completion_tokens"]), n(&u["total_tokens"]));
-                told = Some((p, c.max(t.saturating_sub(p))));
+                shown = Some((p, c.max(t.saturating_sub(p))));
             }
             Dialect::Responses => {
                 let response =
                     if value["response"].is_object() { &value["response"] } else { value };
                 if response["usage"].is_object() {
-                    told = Some((
+                    shown = Some((
                         n(&response["usage"]["input_tokens"]),
                         n(&response["usage"]["output_tokens"]),
                     ));
@@ -134,25 +134,25 @@ fn reported_usage(dialect: Dialect, values: &[Value]) -> Option<(u64, u64)> {
                         output = n(&u["output_tokens"]);
                     }
                     if u.is_object() {
-                        told = Some((input, output));
+                        shown = Some((input, output));
                     }
                 }
             }
             // The response to a blocked prompt has the object, but no counts in it.
             Dialect::Gemini if value["usageMetadata"]["promptTokenCount"].is_u64() => {
                 let u = &value["usageMetadata"];
-                told = Some((
+                shown = Some((
                     n(&u["promptTokenCount"]) + n(&u["toolUsePromptTokenCount"]),
                     n(&u["candidatesTokenCount"]) + n(&u["thoughtsTokenCount"]),
                 ));
             }
             Dialect::Ollama if value["eval_count"].is_u64() => {
-                told = Some((n(&value["prompt_eval_count"]), n(&value["eval_count"])));
+                shown = Some((n(&value["prompt_eval_count"]), n(&value["eval_count"])));
             }
             _ => {}
         }
     }
-    told
+    shown
 }
 
 fn usage_totals(usage: Option<Usage>) -> Option<(u64, u64)> {
@@ -279,10 +279,10 @@ fn recorded_answers_are_read_and_recorded_errors_keep_their_words() {
                 "application/json",
                 exchange.body.as_bytes(),
             );
-            let said: Value = serde_json::from_str(&exchange.body).expect("JSON");
-            let message = said["error"]["message"]
+            let printed: Value = serde_json::from_str(&exchange.body).expect("JSON");
+            let message = printed["error"]["message"]
                 .as_str()
-                .or(said[0]["error"]["message"].as_str())
+                .or(printed[0]["error"]["message"].as_str())
                 .expect("a message");
             let words = message.split_whitespace().collect::<Vec<_>>().join(" ");
             assert!(

@@ -36,10 +36,10 @@ fn a_command_reloads_too_and_a_broken_file_changes_nothing() {
     let refused = proxy.cli(&["reload"]);
 
     assert_eq!(refused.status.code(), Some(3));
-    let told = String::from_utf8_lossy(&[refused.stdout, refused.stderr].concat()).into_owned();
+    let shown = String::from_utf8_lossy(&[refused.stdout, refused.stderr].concat()).into_owned();
     assert!(
-        told.contains("config.toml") && told.contains("server"),
-        "names file and likely key: {told}"
+        shown.contains("config.toml") && shown.contains("server"),
+        "names file and likely key: {shown}"
     );
     assert_eq!(proxy.chat("hi").chat_text(), "hello");
     let problems = proxy.status_json()["config"]["problems"].to_string();

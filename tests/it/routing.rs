@@ -143,10 +143,10 @@ fn a_key_of_which_nothing_is_left_is_passed_over_before_it_answers_429() {
         (Some("requests"), Some(10), Some(0)),
         "{left}"
     );
-    let told = proxy.cli(&["route", "m"]);
+    let reported = proxy.cli(&["route", "m"]);
     assert!(
-        String::from_utf8_lossy(&told.stdout).contains("has 0 requests left at the provider"),
-        "{told:?}"
+        String::from_utf8_lossy(&reported.stdout).contains("has 0 requests left at the provider"),
+        "{reported:?}"
     );
 }
 
@@ -198,9 +198,9 @@ fn the_quickest_upstream_gets_what_follows() {
         .upstream("two", &quick, &["work"])
         .start();
 
-    let said: Vec<_> = (0..5).map(|_| proxy.chat("hi").chat_text()).collect();
+    let printed: Vec<_> = (0..5).map(|_| proxy.chat("hi").chat_text()).collect();
 
-    assert_eq!(said, ["slow", "quick", "quick", "quick", "quick"]);
+    assert_eq!(printed, ["slow", "quick", "quick", "quick", "quick"]);
 }
 
 #[test]
@@ -213,12 +213,15 @@ fn the_preferred_region_goes_first_and_gives_way_to_health() {
         .upstream_at("two", &near.url(), &["work"], "region = \"here\"")
         .start();
 
-    let told = proxy.cli(&["route", "m"]);
-    let said =
+    let reported = proxy.cli(&["route", "m"]);
+    let printed =
         [proxy.chat("hi").chat_text(), proxy.chat("hi").chat_text(), proxy.chat("hi").chat_text()];
 
-    assert!(String::from_utf8_lossy(&told.stdout).contains("ready, in another region"), "{told:?}");
-    assert_eq!(said, ["near", "far", "far"]);
+    assert!(
+        String::from_utf8_lossy(&reported.stdout).contains("ready, in another region"),
+        "{reported:?}"
+    );
+    assert_eq!(printed, ["near", "far", "far"]);
 }
 
 #[test]
@@ -234,10 +237,13 @@ fn an_adaptive_mix_leaves_an_upstream_that_errs() {
         .upstream("two", &good, &["work"])
         .start();
 
-    let said: Vec<_> = (0..120).map(|_| proxy.chat("hi").chat_text()).collect();
+    let printed: Vec<_> = (0..120).map(|_| proxy.chat("hi").chat_text()).collect();
 
-    assert!(said.iter().all(|said| !said.is_empty()), "nothing fails while one is healthy");
-    let late = said[60..].iter().filter(|said| *said == "bad").count();
+    assert!(
+        printed.iter().all(|printed| !printed.is_empty()),
+        "nothing fails while one is healthy"
+    );
+    let late = printed[60..].iter().filter(|printed| *printed == "bad").count();
     assert!(late < 15, "{late} of 60");
 }
 
@@ -327,15 +333,15 @@ fn a_session_can_be_looked_at_and_forgotten_by_its_own_project_only() {
     let keys = used_keys(&upstream);
     assert!(keys.iter().all(|key| *key == keys[0]), "{keys:?}");
 
-    let told = proxy.send(&Request::get(path));
+    let reported = proxy.send(&Request::get(path));
     assert_eq!(
-        (told.json()["conversation_id"].as_str(), told.json()["provider_id"].as_str()),
+        (reported.json()["conversation_id"].as_str(), reported.json()["provider_id"].as_str()),
         (Some("s/1"), Some("one"))
     );
     assert!(
-        !told.text().contains("first") && !told.text().contains("second"),
+        !reported.text().contains("first") && !reported.text().contains("second"),
         "keys are never shown: {}",
-        told.text()
+        reported.text()
     );
     assert_eq!(
         Request::get(path).bearer(IDE).send(proxy.addr).status,
@@ -359,14 +365,14 @@ fn what_would_be_decided_is_told_without_deciding_it() {
         .start();
     let decide = |body: serde_json::Value| proxy.send(&Request::post("/routing/decide", &body));
 
-    let told = decide(
+    let reported = decide(
         json!({"logical_model": "auto", "conversation_id": "c", "preferred_region": "us", "strategy": "latency_first"}),
     );
-    assert_eq!(told.status, 200, "{}", told.text());
-    assert_eq!(told.json()["selected_upstream"]["provider_id"], "two");
-    assert_eq!(told.json()["strategy_used"], "adaptive:latency_first");
-    assert_eq!(told.json()["all_candidates"].as_array().map(Vec::len), Some(2));
-    assert_eq!(told.json()["alternative_upstreams"][0]["model_id"], "a");
+    assert_eq!(reported.status, 200, "{}", reported.text());
+    assert_eq!(reported.json()["selected_upstream"]["provider_id"], "two");
+    assert_eq!(reported.json()["strategy_used"], "adaptive:latency_first");
+    assert_eq!(reported.json()["all_candidates"].as_array().map(Vec::len), Some(2));
+    assert_eq!(reported.json()["alternative_upstreams"][0]["model_id"], "a");
     assert_eq!(
         decide(json!({"logical_model": "auto", "exclude_providers": ["one"]})).json()["selected_upstream"]
             ["provider_id"],
@@ -397,12 +403,12 @@ fn what_would_be_decided_is_told_without_deciding_it() {
         "/logical-models/auto/upstreams",
     ];
     for path in all {
-        let told = proxy.send(&Request::get(path));
-        assert_eq!(told.status, 200, "{path}: {}", told.text());
+        let reported = proxy.send(&Request::get(path));
+        assert_eq!(reported.status, 200, "{path}: {}", reported.text());
         assert!(
-            !told.text().contains("sk-it") && !told.text().contains("work"),
+            !reported.text().contains("sk-it") && !reported.text().contains("work"),
             "keys are never shown: {path}: {}",
-            told.text()
+            reported.text()
         );
     }
     let metrics = |model: &str| {
@@ -657,13 +663,13 @@ fn the_cheapest_by_the_built_in_prices_serves() {
     let setup = Setup::new().config(logical).upstream_at("one", &dear.url(), &["work"], preset);
     let proxy = setup.upstream_at("two", &cheap.url(), &["work"], preset).start();
 
-    let said: Vec<_> =
+    let printed: Vec<_> =
         (0..3).map(|_| proxy.ask(&chat_body("any", "hi", false)).chat_text()).collect();
 
-    assert_eq!(said, ["cheap", "cheap", "cheap"]);
+    assert_eq!(printed, ["cheap", "cheap", "cheap"]);
     // The strategy suffix gives the same result without a config row.
-    let told = proxy.cli(&["route", "any"]);
-    assert!(String::from_utf8_lossy(&told.stdout).contains("gpt-4o-mini"), "{told:?}");
+    let reported = proxy.cli(&["route", "any"]);
+    assert!(String::from_utf8_lossy(&reported.stdout).contains("gpt-4o-mini"), "{reported:?}");
     let usage: serde_json::Value =
         serde_json::from_slice(&proxy.cli(&["log", "show", "last", "--json"]).stdout)
             .expect("JSON");
@@ -684,10 +690,10 @@ fn a_model_that_cannot_be_bound_to_a_schema_is_passed_over_for_that() {
     bound["response_format"] =
         json!({"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object"}}});
 
-    let said =
+    let printed =
         [proxy.ask(&chat_body("any", "hi", false)).chat_text(), proxy.ask(&bound).chat_text()];
 
-    assert_eq!(said, ["old", "new"]);
+    assert_eq!(printed, ["old", "new"]);
     bound["model"] = json!("one:gpt-4-turbo");
     assert_eq!(proxy.ask(&bound).chat_text(), "old", "where there is nobody else it is tried");
 }

@@ -258,8 +258,8 @@ fn a_proxy_that_is_its_own_upstream_refuses_instead_of_looping() {
 
     let answer = proxy.chat("hi");
 
-    let said = String::from_utf8_lossy(&[reload.stdout, reload.stderr].concat()).into_owned();
-    assert!(reload.status.code() == Some(3) || answer.status >= 400, "{said} {}", answer.text());
+    let printed = String::from_utf8_lossy(&[reload.stdout, reload.stderr].concat()).into_owned();
+    assert!(reload.status.code() == Some(3) || answer.status >= 400, "{printed} {}", answer.text());
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     let total = proxy.status_json()["requests"]["total"].as_u64().unwrap_or_default();
     assert!(total < 12, "{total} requests out of one");

@@ -8,7 +8,7 @@ fn run(home: &Home, args: &[&str]) -> Output {
     home.command().arg("service").args(args).output().expect("aiproxy service")
 }
 
-fn said(output: &Output) -> String {
+fn printed(output: &Output) -> String {
     [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes)).concat()
 }
 
@@ -21,7 +21,7 @@ fn the_unit_names_this_config_and_no_key() {
     home.set("BOX_KEY", "sk-service-0123456789");
     home.write_config(KEYS);
     let output = run(&home, &["install", "--print"]);
-    let unit = said(&output);
+    let unit = printed(&output);
     assert!(output.status.success(), "{unit}");
     let start = unit.lines().find(|line| line.starts_with("ExecStart=/")).expect("a command");
     for path in [home.config(), home.data()] {
@@ -40,8 +40,8 @@ fn without_a_service_manager_nothing_is_written() {
     home.write_config(KEYS);
     for verb in ["install", "start", "stop", "status", "uninstall"] {
         let output = run(&home, &[verb, "--yes"]);
-        assert_eq!(output.status.code(), Some(1), "{verb}: {}", said(&output));
-        let text = said(&output);
+        assert_eq!(output.status.code(), Some(1), "{verb}: {}", printed(&output));
+        let text = printed(&output);
         assert!(text.contains("systemd") && text.contains("aiproxy serve"), "{text}");
         assert!(!home.path().join(".config").exists() && !home.data().exists(), "{verb}");
     }

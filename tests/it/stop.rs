@@ -94,10 +94,10 @@ fn a_home_has_one_proxy() {
     let second = proxy.cli(&["serve", "--listen", "127.0.0.1:0"]);
 
     assert_eq!(second.status.code(), Some(1));
-    let told = String::from_utf8_lossy(&second.stderr).into_owned();
+    let reported = String::from_utf8_lossy(&second.stderr).into_owned();
     assert!(
-        told.contains(&proxy.pid().to_string()) || told.contains(&proxy.addr.to_string()),
-        "{told}"
+        reported.contains(&proxy.pid().to_string()) || reported.contains(&proxy.addr.to_string()),
+        "{reported}"
     );
     assert_eq!(Request::get("/health").send(proxy.addr).status, 200);
 }
@@ -111,8 +111,8 @@ fn a_port_that_is_taken_is_named() {
     let out = home.command().args(["serve", "--listen", &addr]).output().expect("run");
 
     assert_eq!(out.status.code(), Some(1));
-    let told = String::from_utf8_lossy(&out.stderr).into_owned();
-    assert!(told.contains(&addr) && told.contains("--listen"), "{told}");
+    let reported = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(reported.contains(&addr) && reported.contains("--listen"), "{reported}");
 }
 
 #[test]

@@ -31,7 +31,7 @@ fn alert_lines(watch: &mut AlertState, facts: &AlertInputs, seconds: i64) -> Vec
 }
 
 #[test]
-fn an_upstream_that_is_down_is_told_once_and_is_well_when_it_answers() {
+fn upstream_outage_is_reported_once_and_ends_with_an_answer() {
     let mut watch = AlertState::default();
     let down = |until| groq_inputs(|groq| groq.outage = cooldown(until, "connection refused"));
 
@@ -55,7 +55,7 @@ fn an_upstream_that_is_down_is_told_once_and_is_well_when_it_answers() {
 }
 
 #[test]
-fn keys_that_all_rest_are_told_unless_it_is_over_soon() {
+fn cooling_of_all_keys_is_reported_unless_it_is_short() {
     for (name, keys, want) in [
         (
             "both for long",
@@ -104,7 +104,7 @@ fn a_key_without_credit_is_reported_although_another_one_works() {
 }
 
 #[test]
-fn a_model_that_no_key_may_use_is_told_with_its_name() {
+fn model_without_a_usable_key_is_reported_by_name() {
     let facts = groq_inputs(|groq| {
         groq.keys[0].model_cooldowns = vec![
             ("big".to_owned(), cooldown(90, "429").unwrap()),
@@ -129,7 +129,7 @@ fn a_model_that_no_key_may_use_is_told_with_its_name() {
 }
 
 #[test]
-fn a_rejected_key_is_told_at_once_and_when_it_is_used_again() {
+fn rejected_key_is_reported_at_once_and_when_it_works_again() {
     let mut watch = AlertState::default();
     let rejected = groq_inputs(|groq| groq.keys[0].rejection = Some("401 invalid key".to_owned()));
 
@@ -150,7 +150,7 @@ fn a_rejected_key_is_told_at_once_and_when_it_is_used_again() {
 }
 
 #[test]
-fn many_failures_are_told_and_few_end_it() {
+fn high_error_rate_is_reported_until_it_is_low() {
     let mut watch = AlertState::default();
     let rate = |errors, attempts| {
         groq_inputs(|groq| (groq.recent_errors, groq.recent_attempts) = (errors, attempts))
@@ -185,7 +185,7 @@ fn while_our_own_network_is_down_nobody_else_is_blamed() {
 }
 
 #[test]
-fn a_ledger_that_cannot_be_written_and_requests_without_a_place_are_told() {
+fn unwritable_ledger_and_unrecorded_requests_are_reported() {
     let mut watch = AlertState::default();
     let full = |unrecorded| AlertInputs {
         ledger_error: Some("disk full".to_owned()),

@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_of_lone_crs_is_told_without_waiting() {
+    fn event_with_lone_crs_is_read_without_waiting() {
         let (mut splitter, mut at) = (SseSplitter::default(), 0);
         assert_eq!(splitter.next(b"data: a\r\r", &mut at), NextFrame::Borrowed(0..9));
     }

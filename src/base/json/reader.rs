@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_told_with_depth_and_value() {
+    fn keys_are_visited_with_depth_and_value() {
         let mut seen = Vec::new();
         visit(br#"{"a":1,"b":[{"c":null}],"d":{"e":"f"}}"#, |depth, key, value| {
             seen.push((depth, String::from_utf8_lossy(key).into_owned(), value[0]));

@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stays_alone_is_told_as_one_that_is_unknown() {
+    fn lone_surrogate_becomes_a_replacement_character() {
         assert_eq!(
             replace_lone(r#"["a\ud83cb","\udf89","\ud83c\udf89","\\ud83c"]"#),
             r#"["a\ufffdb","\ufffd","\ud83c\udf89","\\ud83c"]"#

@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_mask_of_ignored_signals_tells_nohup() {
+    fn ignored_signal_mask_detects_nohup() {
         for (status, ignored) in [
             ("SigBlk:\t0000000000000000\nSigIgn:\t0000000000000001\n", true),
             ("SigIgn:\t0000000000001001\nSigCgt:\t0000000000000000\n", true),

@@ -87,8 +87,8 @@ pub(super) fn read_response(
 }
 
 /// Reads why the answer ended. Tool calls are recognised by the calls themselves.
-pub(super) fn read_finish(said: Option<String>, sequence: Option<String>, called: bool) -> Finish {
-    let kind = match said.as_deref() {
+pub(super) fn read_finish(reply: Option<String>, sequence: Option<String>, called: bool) -> Finish {
+    let kind = match reply.as_deref() {
         Some("max_tokens" | "model_context_window_exceeded" | "length") => FinishKind::Length,
         Some("refusal") => FinishKind::Refusal,
         Some("pause_turn") => FinishKind::Pause,
@@ -98,7 +98,7 @@ pub(super) fn read_finish(said: Option<String>, sequence: Option<String>, called
     };
     Finish {
         kind,
-        raw_reason: said,
+        raw_reason: reply,
         stop_sequence: sequence.filter(|sequence| !sequence.is_empty()),
     }
 }

@@ -275,7 +275,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_cut_of_a_stream_tells_the_same(cuts in prop::collection::vec(any::<usize>(), 0..12)) {
+    fn stream_decodes_equally_at_any_cut(cuts in prop::collection::vec(any::<usize>(), 0..12)) {
         for exchange in exchanges().iter().filter(|it| it.status == 200 && it.kind == "sse") {
             let events = read_events(&exchange.response, &cuts);
             prop_assert_eq!(validate::validate_events(&events), Ok(()));

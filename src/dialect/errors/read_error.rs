@@ -534,7 +534,7 @@ mod tests {
     }
 
     #[test]
-    fn the_beginning_of_a_long_body_is_read_for_what_it_says() {
+    fn beginning_of_a_long_error_body_is_read() {
         let long = "x\\n\u{e9}".repeat(30_000);
         for (body, kind, message) in [
             (
@@ -583,7 +583,7 @@ mod tests {
     }
 
     #[test]
-    fn a_conversation_that_is_too_long_bears_one_code_whoever_says_it() {
+    fn context_overflow_has_one_code_for_every_provider() {
         for body in [
             r#"{"error":{"message":"This model's maximum context length is 8192 tokens.","type":"invalid_request_error","code":"context_length_exceeded"}}"#,
             r#"{"type":"error","error":{"type":"invalid_request_error","message":"prompt is too long: 215000 tokens > 200000 maximum"}}"#,

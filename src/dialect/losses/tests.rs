@@ -106,7 +106,7 @@ fn everything(client: Dialect) -> Value {
 }
 
 #[test]
-fn everything_at_once_loses_only_what_the_table_says() {
+fn request_with_every_field_loses_only_documented_ones() {
     let (mut wrong, mut seen) = (Vec::new(), Vec::new());
     for client in Dialect::ALL {
         let body = everything(client).to_string();
@@ -179,7 +179,7 @@ fn the_more_exact_line_explains() {
 }
 
 #[test]
-fn a_name_is_told_once_and_fits_a_header() {
+fn loss_is_named_once_and_fits_a_header() {
     let mut losses = Losses::default();
     ["a", "a", "b\r\n,c"].into_iter().for_each(|field| losses.add(field));
     losses.when(false, "d");

@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_told_apart() {
+    fn lines_are_distinguished() {
         let mut meter = LineMeter::default();
         assert_eq!(
             meter.observe(

@@ -337,7 +337,7 @@ mod tests {
     use crate::ir::block::CallKind;
 
     #[test]
-    fn a_custom_call_is_told_as_an_object() {
+    fn custom_call_is_written_as_an_object() {
         assert_eq!(arguments_object("*** Begin", CallKind::Custom), r#"{"input":"*** Begin"}"#);
         assert_eq!(arguments_object(" {\"a\":1.0} ", CallKind::Function), "{\"a\":1.0}");
         assert_eq!(arguments_object("", CallKind::Function), "{}");

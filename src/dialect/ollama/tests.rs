@@ -286,7 +286,7 @@ fn a_conversation_of_other_dialects_is_written_with_its_losses() {
 }
 
 #[test]
-fn thinking_is_asked_for_as_the_model_is_told() {
+fn thinking_is_requested_in_the_form_of_the_model() {
     let wish = |enabled, effort, budget| {
         Some(ReasoningSettings {
             enabled,
@@ -423,7 +423,7 @@ fn recorded_answers_survive_whole_and_streamed_at_any_cut() {
 }
 
 #[test]
-fn calls_thoughts_pictures_and_probabilities_are_told() {
+fn calls_thoughts_images_and_probabilities_are_written() {
     let usage = Usage { input: 3, cache_read: 2, output: 4, reasoning: 1, ..Usage::default() };
     let call = |id: &str, arguments: &str| {
         Block::new(BlockKind::ToolCall(ToolCall {

@@ -395,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_told_as_a_stream_comes_back() {
+    fn streamed_answer_is_assembled() {
         let stream = synthesize_stream(Op::Chat, ANSWER.as_bytes()).expect("an answer");
         let back = collect_stream(Op::Chat, &events(&stream)).expect("complete");
         let (mut want, got): (Value, Value) = (

@@ -98,8 +98,8 @@ pub(super) fn is_failure(reason: &str) -> bool {
 }
 
 /// Maps a provider's finish reason to the common form.
-pub(super) fn read_finish(said: Option<String>, called: bool, refused: bool) -> Finish {
-    let kind = match said.as_deref().map(str::to_ascii_lowercase).as_deref() {
+pub(super) fn read_finish(reply: Option<String>, called: bool, refused: bool) -> Finish {
+    let kind = match reply.as_deref().map(str::to_ascii_lowercase).as_deref() {
         Some(
             "length"
             | "max_tokens"
@@ -119,7 +119,7 @@ pub(super) fn read_finish(said: Option<String>, called: bool, refused: bool) -> 
         _ if refused => FinishKind::Refusal,
         _ => FinishKind::Stop,
     };
-    Finish { kind, raw_reason: said, stop_sequence: None }
+    Finish { kind, raw_reason: reply, stop_sequence: None }
 }
 
 fn read_message_blocks(message: JsonRef<'_>, context: &AttemptContext, blocks: &mut Vec<Block>) {

@@ -131,7 +131,7 @@ mod tests {
     use crate::dialect::tests::recorded;
 
     #[test]
-    fn counts_are_told_and_read_in_every_dialect() {
+    fn token_counts_are_written_and_read_in_every_dialect() {
         for dialect in [Dialect::Anthropic, Dialect::Gemini, Dialect::Responses] {
             assert_eq!(read_response("", &write_response(dialect, 7)), Ok(7));
         }

@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn every_form_survives_its_own_writing_and_is_told_in_the_others() {
+    fn every_form_survives_a_round_trip_and_is_written_in_the_others() {
         let body = |form| match form {
             RerankForm::Data => {
                 json!({"model": "m", "query": "q", "documents": ["a", "b"], "top_k": 1, "truncation": true})
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_told_in_the_form_of_the_question() {
+    fn answers_have_the_form_of_the_request() {
         for body in [
             r#"{"id":"i","results":[{"index":1,"relevance_score":0.90},{"index":0,"relevance_score":0.1}],"meta":{"billed_units":{"search_units":1}}}"#,
             r#"{"object":"list","data":[{"index":1,"document":"b","relevance_score":0.90},{"index":0,"relevance_score":0.1}],"usage":{"total_tokens":7}}"#,

@@ -292,7 +292,7 @@ fn a_usage_chunk_that_only_we_asked_for_is_hidden() {
 }
 
 #[test]
-fn keepalives_are_told_from_progress() {
+fn keepalives_are_distinguished_from_progress() {
     let mut passthrough = Passthrough::new(Dialect::Anthropic, Op::Chat, Framing::Sse, false);
     let mut feed =
         |text: &'static str| passthrough.feed(Bytes::from_static(text.as_bytes()), &mut Vec::new());

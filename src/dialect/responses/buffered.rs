@@ -188,7 +188,7 @@ mod tests {
     const SAMPLE_RESPONSE: &str = r#"{"id":"r","object":"response","status":"completed","error":null,"model":"m","output":[{"id":"i","type":"message","role":"assistant","status":"completed","content":[{"type":"output_text","text":"hi","annotations":[]}]},{"id":"f","type":"function_call","call_id":"c","name":"n","arguments":"{}","status":"completed"}],"usage":{"input_tokens":1,"output_tokens":2}}"#;
 
     #[test]
-    fn a_response_told_as_a_stream_comes_back() {
+    fn streamed_response_is_assembled() {
         let stream = synthesize_stream(SAMPLE_RESPONSE.as_bytes()).expect("a response");
         let text = String::from_utf8_lossy(&stream).into_owned();
         let events: Vec<_> = text

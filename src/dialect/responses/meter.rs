@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn the_terminal_event_tells_usage_and_finish() {
+    fn terminal_event_has_usage_and_finish() {
         let mut meter = ResponseMeter::default();
         meter.observe(b"", br#"{"type":"response.created","response":{"model":"m"}}"#);
         meter.observe(b"", br#"{"type":"response.incomplete","response":{"status":"incomplete","incomplete_details":{"reason":"max_output_tokens"},"usage":{"input_tokens":5,"input_tokens_details":{"cached_tokens":1},"output_tokens":4,"output_tokens_details":{"reasoning_tokens":3}}}}"#);

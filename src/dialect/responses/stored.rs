@@ -347,7 +347,7 @@ mod tests {
             echo: Extras::default(),
         };
         let answer =
-            ChatResponse { blocks: vec![Block::text("they said b")], ..ChatResponse::default() };
+            ChatResponse { blocks: vec![Block::text("they reply b")], ..ChatResponse::default() };
         let body = value(&write_compaction(&asked, &answer, &shape));
         assert_eq!(
             (&body["object"], body["output"].as_array().map(Vec::len)),
@@ -356,7 +356,7 @@ mod tests {
         let next = request(&json!({ "input": body["output"] }).to_string());
         assert_eq!(
             next.messages[1].blocks,
-            vec![Block::text("The conversation so far, in short:\n\nthey said b")]
+            vec![Block::text("The conversation so far, in short:\n\nthey reply b")]
         );
         assert!(
             reader::parse(&write_deleted("resp_7")).is_ok()

@@ -336,7 +336,7 @@ fn every_recorded_answer_comes_back() {
 }
 
 #[test]
-fn every_recorded_stream_says_what_its_end_says() {
+fn every_recorded_stream_equals_its_final_response() {
     for exchange in recordings().iter().filter(|x| x.status == 200 && x.kind == "sse") {
         let (events, complete) = read_stream(&exchange.response, &[]);
         assert!(complete, "{}", exchange.id);
@@ -355,7 +355,7 @@ fn every_recorded_stream_says_what_its_end_says() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(16))]
     #[test]
-    fn streams_say_the_same_wherever_they_are_cut(cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..8)) {
+    fn streams_decode_equally_at_any_cut(cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..8)) {
         for exchange in recordings().iter().filter(|x| x.status == 200 && x.kind == "sse") {
             let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(exchange.response.len())).collect();
             cuts.sort_unstable();
@@ -379,9 +379,9 @@ fn prefixes_of_a_stream_are_never_complete() {
     for exchange in recordings().iter().filter(|x| x.status == 200 && x.kind == "sse") {
         let end = exchange.response.find("\"response.completed\"").expect("an end");
         let mut reading = EventDecoder::new(Framing::Sse, Responses.stream_reader(&carry()), false);
-        let mut said = Vec::new();
-        reading.feed(&Bytes::copy_from_slice(&exchange.response.as_bytes()[..end]), &mut said);
-        reading.finish(&mut said);
+        let mut reply = Vec::new();
+        reading.feed(&Bytes::copy_from_slice(&exchange.response.as_bytes()[..end]), &mut reply);
+        reading.finish(&mut reply);
         assert!(!reading.is_complete(), "{}", exchange.id);
     }
 }

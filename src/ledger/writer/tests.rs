@@ -177,7 +177,7 @@ fn spoil(path: &Path, from: usize, bytes: &[u8]) {
 }
 
 #[tokio::test]
-async fn what_was_told_is_there_once_and_complete() {
+async fn submitted_requests_are_stored_once_and_complete() {
     let world = TestLedger::new();
     let (sink, ledger, _reports) = world.start();
     let entry = world.entry(1);
@@ -372,7 +372,7 @@ async fn sums_by_day_are_the_sums_of_the_requests() {
 }
 
 #[tokio::test]
-async fn a_broken_file_is_moved_aside_and_said() {
+async fn damaged_file_is_moved_aside_and_reported() {
     for (what, from, bytes) in [
         ("another kind of file", 0, &b"\x89PNG\r\n\x1a\n and so on"[..]),
         ("noise in the middle", 4_096, &[0xA7; 4_096][..]),
@@ -394,8 +394,11 @@ async fn a_broken_file_is_moved_aside_and_said() {
         send(&sink, world.entry(2));
         sink.flush().await;
 
-        let said = reports.try_recv().unwrap_or_else(|_| panic!("{what}: nothing was said"));
-        assert!(said.contains("damaged") && said.contains("ledger.db.corrupt-"), "{what}: {said}");
+        let reply = reports.try_recv().unwrap_or_else(|_| panic!("{what}: nothing was said"));
+        assert!(
+            reply.contains("damaged") && reply.contains("ledger.db.corrupt-"),
+            "{what}: {reply}"
+        );
         assert_eq!(
             ledger.reader().unwrap().history(&all(), (None, None), None, 10).unwrap().len(),
             1,
@@ -413,7 +416,7 @@ async fn a_broken_file_is_moved_aside_and_said() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn a_file_that_is_removed_or_replaced_is_said_and_left() {
+async fn removed_or_replaced_file_is_reported_and_left_alone() {
     for replaced in [false, true] {
         let world = TestLedger::new();
         let (sink, ledger, reports) = world.start();
@@ -429,8 +432,8 @@ async fn a_file_that_is_removed_or_replaced_is_said_and_left() {
         send(&sink, world.entry(2));
         sink.flush().await;
 
-        let said = reports.try_recv().unwrap();
-        assert!(said.contains("removed or replaced"), "{said}");
+        let reply = reports.try_recv().unwrap();
+        assert!(reply.contains("removed or replaced"), "{reply}");
         assert!(ledger.status(&sink).replaced_at.is_some());
         assert_eq!(ledger.status(&sink).problem, None);
         send(&sink, world.entry(3));

@@ -242,7 +242,7 @@ fn whose_word_counts_is_settled() {
 }
 
 #[test]
-fn a_name_that_is_unknown_is_looked_up_as_the_answer_says_it() {
+fn unknown_model_is_priced_by_the_name_in_the_answer() {
     let world = PricingFixture::new();
     let answered = |name| {
         world.bill_for("claude", "smart", |q| q.reported_model = Some(name), &tokens(1_000, 0))

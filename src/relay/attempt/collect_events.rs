@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_and_data_of_all_events_are_told() {
+    fn names_and_data_of_all_events_are_collected() {
         let events = collect_events(b": hi\n\nevent: a\ndata: 1\n\ndata: 2", Framing::Sse)
             .expect("an event stream");
         assert_eq!(events, [(b"a".to_vec(), b"1".to_vec()), (Vec::new(), b"2".to_vec())]);

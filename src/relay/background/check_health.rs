@@ -113,7 +113,7 @@ async fn check_upstream(engine: &Engine, upstream: &Arc<Upstream>, health: &Heal
     .await;
     let now = engine.clock.mono();
     let found = classify(engine, upstream, &answer);
-    let (said, verdict): (Arc<str>, _) = match found {
+    let (reply, verdict): (Arc<str>, _) = match found {
         CheckVerdict::Up(status) => (status.to_string().into(), Some(Ok(()))),
         CheckVerdict::Down(cause) => {
             let text = cause.to_string().into();
@@ -129,7 +129,7 @@ async fn check_upstream(engine: &Engine, upstream: &Arc<Upstream>, health: &Heal
         CheckResult {
             at: engine.clock.unix(),
             duration: now.since(started),
-            message: said,
+            message: reply,
             is_reachable: ok,
         },
     );

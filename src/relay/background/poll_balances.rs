@@ -208,7 +208,7 @@ mod tests {
 
     /// Uses the examples of the providers' documentation.
     #[test]
-    fn every_provider_that_tells_is_understood() {
+    fn every_known_balance_format_is_read() {
         for (preset, place, body, want) in [
             (
                 "deepseek",

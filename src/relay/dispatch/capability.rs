@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tools_that_the_provider_runs_are_told_from_those_of_the_client() {
+    fn provider_tools_are_distinguished_from_client_tools() {
         for (body, want) in [
             (r#"{"messages":[]}"#, false),
             (r#"{"tools":[{"type":"function","function":{"name":"a"}}]}"#, false),

@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_kept_of_the_beginning_is_told_first() {
+    fn buffered_beginning_is_sent_first() {
         let (peeks, id) = (LiveTaps::default(), RequestId::new(UnixMillis(1_700_000_000_000)));
         peeks.read(id, teller, at(1)).unwrap();
         let before = event("a");

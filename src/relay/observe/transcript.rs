@@ -346,7 +346,7 @@ impl TranscriptReader {
 mod tests {
     use super::*;
 
-    fn said(parts: &[TranscriptPart]) -> Vec<(Speaker, PartKind, &str, &str)> {
+    fn reply(parts: &[TranscriptPart]) -> Vec<(Speaker, PartKind, &str, &str)> {
         parts
             .iter()
             .map(|part| (part.speaker, part.kind, part.name.as_str(), part.text.as_str()))
@@ -354,27 +354,30 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_told_as_the_conversation_it_holds() {
+    fn request_is_shown_as_its_conversation() {
         let body = r#"{"model":"m","messages":[{"role":"system","content":"be brief"},{"role":"user","content":"hi"},
             {"role":"assistant","content":null,"tool_calls":[{"id":"1","type":"function","function":{"name":"Bash","arguments":"{}"}}]},
             {"role":"tool","tool_call_id":"1","content":"exit 1"}]}"#;
         let parts = read_conversation(Dialect::Openai, Op::Chat, body, "");
-        let told = said(&parts);
+        let reported = reply(&parts);
         assert_eq!(
-            told[..3],
+            reported[..3],
             [
                 (Speaker::System, PartKind::Text, "", "be brief"),
                 (Speaker::User, PartKind::Text, "", "hi"),
                 (Speaker::Assistant, PartKind::Call, "Bash", "{}")
             ]
         );
-        assert_eq!((told[3].0, told[3].1, told[3].3), (Speaker::Tool, PartKind::Result, "exit 1"));
+        assert_eq!(
+            (reported[3].0, reported[3].1, reported[3].3),
+            (Speaker::Tool, PartKind::Result, "exit 1")
+        );
     }
 
     #[test]
     fn what_cannot_be_read_is_shown_as_it_is() {
         assert_eq!(
-            said(&read_conversation(Dialect::Openai, Op::Chat, "{\"messages\":[", "]}")),
+            reply(&read_conversation(Dialect::Openai, Op::Chat, "{\"messages\":[", "]}")),
             [
                 (Speaker::Raw, PartKind::Text, "", "{\"messages\":["),
                 (Speaker::Gap, PartKind::Text, "", ""),
@@ -382,7 +385,7 @@ mod tests {
             ]
         );
         assert_eq!(
-            said(&read_conversation(Dialect::Gemini, Op::Embed, "x", "")),
+            reply(&read_conversation(Dialect::Gemini, Op::Embed, "x", "")),
             [(Speaker::Raw, PartKind::Text, "", "x")]
         );
     }
@@ -404,7 +407,7 @@ mod tests {
         }
         let parts = teller.parts();
         assert_eq!(
-            said(&parts),
+            reply(&parts),
             [
                 (Speaker::Assistant, PartKind::Thinking, "", "hm"),
                 (Speaker::Assistant, PartKind::Text, "", "hello")
@@ -438,6 +441,6 @@ mod tests {
         teller.feed(&Bytes::from_static(
             br#"{"id":"c","object":"chat.completion","model":"m","choices":[{"index":0,"message":{"role":"assistant","content":"hello"},"finish_reason":"stop"}]}"#,
         ));
-        assert_eq!(said(&teller.parts()), [(Speaker::Assistant, PartKind::Text, "", "hello")]);
+        assert_eq!(reply(&teller.parts()), [(Speaker::Assistant, PartKind::Text, "", "hello")]);
     }
 }

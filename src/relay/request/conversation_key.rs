@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn the_parts_of_a_prompt_are_told_apart() {
+    fn parts_of_a_prompt_are_distinguished() {
         static SEED: std::sync::LazyLock<RandomState> = std::sync::LazyLock::new(RandomState::new);
         let parts = |body: &Value| {
             prefix_parts(

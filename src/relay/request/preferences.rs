@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wish_that_cannot_be_understood_is_told() {
+    fn invalid_preference_is_reported() {
         for (body, field) in [
             (r#"{"provider":{"order":"one"}}"#, "provider"),
             (r#"{"provider":{"sort":"luck"}}"#, "provider"),

@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_said_ends_the_conversation_and_counts_as_answered() {
+    fn rescued_text_ends_the_conversation_and_counts_as_answered() {
         let mut request =
             asked(GenerationSettings { max_tokens: Some(100), ..GenerationSettings::default() });
         append_partial(&mut request, "It is a long way \n");

@@ -140,15 +140,21 @@ impl HealthStore {
     fn saved_budgets(&self) -> Vec<SavedBudget> {
         let found = self.loaded.lock();
         let saved = |row: &SavedBudgetRow| {
-            let SavedBudgetRow { ref holder, per, from, spent, unknown, threshold_reported: told } =
-                *row;
+            let SavedBudgetRow {
+                ref holder,
+                per,
+                from,
+                spent,
+                unknown,
+                threshold_reported: reported,
+            } = *row;
             Some(SavedBudget {
                 holder: Holder::parse(holder)?,
                 per,
                 from,
                 spent: spent.max(NanoUsd::ZERO),
                 unpriced_attempts: unknown,
-                threshold_reported: told,
+                threshold_reported: reported,
             })
         };
         found.budgets.iter().filter_map(saved).collect()

@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_on_this_machine_says_nothing_of_the_network() {
+    fn local_upstreams_prove_nothing_about_the_network() {
         let (network, all) = (Network::default(), upstreams());
         assert!(!network.failed(&all[2], &fault(TransportKind::NetworkDown), at(100)));
         assert!(!network.failed(&all[0], &fault(TransportKind::Connect), at(100)));

@@ -374,15 +374,15 @@ mod tests {
     #[test]
     fn the_same_short_answer_in_another_conversation_gets_nothing() {
         let kept = ReasoningCache::default();
-        let said = |text: &str| ChatMessage::new(Role::User, vec![Block::text(text)]);
-        let first = ChatRequest { messages: vec![said("apples")], ..ChatRequest::default() };
+        let reply = |text: &str| ChatMessage::new(Role::User, vec![Block::text(text)]);
+        let first = ChatRequest { messages: vec![reply("apples")], ..ChatRequest::default() };
         let blocks = vec![thought("hm", true), Block::text("yes"), call("c1")];
         let answer = ChatResponse { blocks, ..ChatResponse::default() };
         kept.insert("a", turns_hash(&first), &answer, Mono::default());
         for (text, is_found) in [("pears", false), ("apples", true)] {
             let answered = ChatMessage::new(Role::Assistant, vec![Block::text("yes"), call("c1")]);
             let mut request =
-                ChatRequest { messages: vec![said(text), answered], ..ChatRequest::default() };
+                ChatRequest { messages: vec![reply(text), answered], ..ChatRequest::default() };
             kept.restore("a", &mut request, None, Mono::default());
             assert_eq!(request.messages[1].blocks.len() == 3, is_found, "{text}");
         }
@@ -417,10 +417,10 @@ mod tests {
     #[test]
     fn a_long_id_counts_in_the_turn_of_its_conversation_only() {
         let kept = ReasoningCache::default();
-        let said = |text: &str| ChatMessage::new(Role::User, vec![Block::text(text)]);
+        let reply = |text: &str| ChatMessage::new(Role::User, vec![Block::text(text)]);
         let id = "toolu_01A09q90qw90lq917835lq9";
         let before = |texts: &[&str]| ChatRequest {
-            messages: texts.iter().map(|text| said(text)).collect(),
+            messages: texts.iter().map(|text| reply(text)).collect(),
             ..ChatRequest::default()
         };
         let answer =

@@ -73,10 +73,10 @@ fn alone_a_request_may_go_beyond_what_is_left_and_then_none_does() {
 
     let large =
         budgets.reserve(vec![ide()], Some(usd(7.0)), noon()).expect("nothing else is under way");
-    let told = budgets.settle(large, Some(usd(1.5)), noon());
+    let reported = budgets.settle(large, Some(usd(1.5)), noon());
 
     assert_eq!(
-        told.iter().map(|reached| reached.percent).collect::<Vec<_>>(),
+        reported.iter().map(|reached| reached.percent).collect::<Vec<_>>(),
         [100],
         "80 is told by 100"
     );
@@ -101,13 +101,14 @@ fn alone_a_request_may_go_beyond_what_is_left_and_then_none_does() {
 }
 
 #[test]
-fn marks_are_told_once_in_each_period() {
+fn budget_thresholds_are_reported_once_per_period() {
     let budgets = budgets(&[budget(1.0, Period::Day, UnpricedPolicy::Warn)]);
     let tomorrow = at("2025-09-04T12:00:00Z");
 
-    let told: Vec<_> = [0.5, 0.3, 0.1, 0.2].map(|dollars| spend(&budgets, dollars, noon())).into();
+    let reported: Vec<_> =
+        [0.5, 0.3, 0.1, 0.2].map(|dollars| spend(&budgets, dollars, noon())).into();
 
-    assert_eq!(told, [vec![], vec![80], vec![], vec![100]]);
+    assert_eq!(reported, [vec![], vec![80], vec![], vec![100]]);
     assert_eq!(spend(&budgets, 0.85, tomorrow), [80]);
     assert!(
         (budgets.max_used_fraction(&[Holder::All, ide()], tomorrow) - 0.85).abs() < 1e-9
@@ -116,7 +117,7 @@ fn marks_are_told_once_in_each_period() {
 }
 
 #[test]
-fn of_two_budgets_the_one_that_lasts_longer_is_told() {
+fn longer_period_of_two_budgets_is_reported() {
     let (day, month) = (
         budget(1.0, Period::Day, UnpricedPolicy::Warn),
         budget(1.0, Period::Month, UnpricedPolicy::Warn),

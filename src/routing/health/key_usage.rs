@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_provider_said_is_of_one_model() {
+    fn provider_limits_belong_to_one_model() {
         let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
         let mut spent = KeyUsage::default();
         let none = RateLimit { limit: Some(10), remaining: 0, resets_in: Duration::from_secs(20) };

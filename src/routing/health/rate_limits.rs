@@ -110,7 +110,7 @@ mod tests {
 
     const ONE_HOUR: Duration = Duration::from_secs(3_600);
 
-    fn said(limit: u64, remaining: u64, seconds: u64) -> Option<RateLimit> {
+    fn reply(limit: u64, remaining: u64, seconds: u64) -> Option<RateLimit> {
         Some(RateLimit { limit: Some(limit), remaining, resets_in: Duration::from_secs(seconds) })
     }
 
@@ -123,8 +123,8 @@ mod tests {
         let mut learned = RateLimitState::default();
         learned.update(
             &RateLimits {
-                requests: said(60, 5, 10),
-                tokens: said(10_000, 900, 30),
+                requests: reply(60, 5, 10),
+                tokens: reply(10_000, 900, 30),
                 ..RateLimits::default()
             },
             ONE_HOUR,
@@ -142,7 +142,7 @@ mod tests {
     fn what_is_sent_counts_as_used_until_the_next_head() {
         let mut learned = RateLimitState::default();
         learned.update(
-            &RateLimits { requests: said(60, 2, 10), ..RateLimits::default() },
+            &RateLimits { requests: reply(60, 2, 10), ..RateLimits::default() },
             ONE_HOUR,
             at(0),
         );
@@ -153,7 +153,7 @@ mod tests {
             Some(LimitKind::Requests)
         );
         learned.update(
-            &RateLimits { requests: said(60, 7, 10), ..RateLimits::default() },
+            &RateLimits { requests: reply(60, 7, 10), ..RateLimits::default() },
             ONE_HOUR,
             at(1),
         );
@@ -164,7 +164,7 @@ mod tests {
     fn a_limit_of_which_nothing_is_used_never_falls_short() {
         let mut learned = RateLimitState::default();
         learned.update(
-            &RateLimits { input: said(1_000, 1_000, 60), ..RateLimits::default() },
+            &RateLimits { input: reply(1_000, 1_000, 60), ..RateLimits::default() },
             ONE_HOUR,
             at(0),
         );

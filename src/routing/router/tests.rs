@@ -26,7 +26,7 @@ use crate::{
     },
 };
 
-fn said(kind: FaultKind, status: u16, code: &str, hint: Option<u64>) -> Outcome {
+fn reply(kind: FaultKind, status: u16, code: &str, hint: Option<u64>) -> Outcome {
     let code = (!code.is_empty()).then(|| code.to_owned());
     let fault = Fault {
         kind,
@@ -41,11 +41,11 @@ fn said(kind: FaultKind, status: u16, code: &str, hint: Option<u64>) -> Outcome 
 }
 
 fn limited(hint: Option<u64>) -> Outcome {
-    said(FaultKind::RateLimited, 429, "rate_limit_exceeded", hint)
+    reply(FaultKind::RateLimited, 429, "rate_limit_exceeded", hint)
 }
 
 fn broken() -> Outcome {
-    said(FaultKind::Server, 500, "", None)
+    reply(FaultKind::Server, 500, "", None)
 }
 
 fn refused() -> Outcome {
@@ -208,7 +208,7 @@ fn an_account_out_of_money_takes_all_its_keys_out_and_no_other() {
         RouterFixture::with_candidates(build_candidates(&[target(&upstreams[0], "gpt")], &|key| {
             (KeyState::Ready, account(key))
         }));
-    let out = said(FaultKind::Quota, 429, "insufficient_quota", None);
+    let out = reply(FaultKind::Quota, 429, "insufficient_quota", None);
 
     let changes = world.fail_attempt(&world.start_attempt(0, 0), &out, 0);
 
@@ -254,9 +254,9 @@ fn a_429_without_a_hint_is_suspect_and_the_same_key_may_be_tried_again() {
 }
 
 #[test]
-fn what_failed_here_for_good_is_not_waited_for_but_its_end_is_told() {
+fn permanently_failed_candidate_is_not_waited_for_but_its_end_is_reported() {
     let world = RouterFixture::with_keys(1);
-    let outcome = said(FaultKind::Quota, 402, "", None);
+    let outcome = reply(FaultKind::Quota, 402, "", None);
     world.fail_attempt(&world.start_attempt(0, 0), &outcome, 0);
     assert_eq!(
         world.preview_verdict(&[world.failed_attempt(0, &outcome)], 0),
@@ -452,7 +452,7 @@ fn a_refusal_shows_that_the_upstream_works() {
         world.fail_attempt(&world.start_attempt(now as usize % 2, now), &refused(), now);
     }
     for outcome in
-        [said(FaultKind::BadRequest, 400, "", None), said(FaultKind::Forbidden, 403, "", None)]
+        [reply(FaultKind::BadRequest, 400, "", None), reply(FaultKind::Forbidden, 403, "", None)]
     {
         let (_, ticket) = world.decide(&[], 3);
         world.fail_attempt(&ticket.expect("a ticket"), &outcome, 3);
@@ -474,7 +474,7 @@ fn a_bad_request_cools_nothing() {
             world
                 .fail_attempt(
                     &world.start_attempt(0, 0),
-                    &said(FaultKind::BadRequest, 400, "", None),
+                    &reply(FaultKind::BadRequest, 400, "", None),
                     0
                 )
                 .is_empty()
@@ -519,7 +519,7 @@ fn a_stream_that_broke_after_content_counts_against_the_upstream_only() {
 #[test]
 fn a_rejected_key_is_not_tested_by_traffic() {
     let world = RouterFixture::with_keys(1);
-    let rejected = said(FaultKind::KeyRejected, 401, "invalid_api_key", None);
+    let rejected = reply(FaultKind::KeyRejected, 401, "invalid_api_key", None);
     let (early, late) = (world.start_attempt(0, 0), world.start_attempt(0, 0));
     let changes = world.fail_attempt(&early, &rejected, 0);
     assert_eq!((changes[0].level, &*changes[0].message.subject()), (Severity::Error, "openai/k0"));
@@ -556,7 +556,11 @@ fn a_rejected_key_is_not_tested_by_traffic() {
 #[test]
 fn a_free_check_brings_a_rejected_key_back() {
     let world = RouterFixture::with_keys(1);
-    world.fail_attempt(&world.start_attempt(0, 0), &said(FaultKind::KeyRejected, 401, "", None), 0);
+    world.fail_attempt(
+        &world.start_attempt(0, 0),
+        &reply(FaultKind::KeyRejected, 401, "", None),
+        0,
+    );
     world.router.clear_rejected(KeyId(100));
     assert_eq!(tries(&world.preview_verdict(&[], 1)), Some((0, false)));
 }
@@ -598,10 +602,10 @@ fn warming_clears_everything_narrower() {
     for (scope, outcome) in [
         (Scope::Key(KeyId(100)), broken()),
         (Scope::Key(KeyId(100)), limited(Some(60))),
-        (Scope::Key(KeyId(100)), said(FaultKind::Quota, 402, "", None)),
+        (Scope::Key(KeyId(100)), reply(FaultKind::Quota, 402, "", None)),
         (Scope::KeyModel(KeyId(100), "gpt".into()), limited(Some(60))),
-        (Scope::Upstream(UpstreamId(1)), said(FaultKind::KeyRejected, 401, "", None)),
-        (Scope::All, said(FaultKind::Quota, 402, "", None)),
+        (Scope::Upstream(UpstreamId(1)), reply(FaultKind::KeyRejected, 401, "", None)),
+        (Scope::All, reply(FaultKind::Quota, 402, "", None)),
     ] {
         world.fail_attempt(&world.start_attempt(0, 0), &outcome, 0);
         world.router.warm(&scope);
@@ -676,7 +680,7 @@ fn a_worse_tier_serves_only_while_the_better_cannot() {
 }
 
 #[test]
-fn keys_that_cannot_be_used_say_why() {
+fn unusable_keys_have_a_reason() {
     let one = Arc::new(upstream(1, "openai", None, 1));
     let ask = |state: KeyState| {
         let world =
@@ -715,7 +719,7 @@ fn a_fresh_list_brings_a_missing_model_back() {
     let world = RouterFixture::with_keys(1);
     world.fail_attempt(
         &world.start_attempt(0, 0),
-        &said(FaultKind::ModelNotFound, 404, "model_not_found", None),
+        &reply(FaultKind::ModelNotFound, 404, "model_not_found", None),
         0,
     );
     assert_eq!(world.preview_verdict(&[], 1), wait(3_600));
@@ -743,7 +747,7 @@ fn a_fresh_list_brings_a_missing_model_back() {
 #[test]
 fn a_reload_keeps_what_stays_and_drops_what_is_gone() {
     let world = RouterFixture::new(vec![upstream(1, "a", None, 1), upstream(2, "b", None, 0)]);
-    let out = said(FaultKind::Quota, 402, "", None);
+    let out = reply(FaultKind::Quota, 402, "", None);
     let late = world.start_attempt(0, 0);
     world.fail_attempt(&world.start_attempt(0, 0), &out, 0);
     let keyless_ticket = world.start_attempt(1, 0);
@@ -777,7 +781,7 @@ fn a_model_that_cannot_take_the_request_is_passed_over_while_another_can() {
 
     // If the other candidate refused for good, or neither is capable, this one is tried all the
     // same: the known capabilities may be wrong.
-    let refused = world.failed_attempt(1, &said(FaultKind::BadRequest, 400, "", None));
+    let refused = world.failed_attempt(1, &reply(FaultKind::BadRequest, 400, "", None));
     assert!(matches!(world.preview_verdict(&[refused], 1), Verdict::Try { index: 0, .. }));
     world.candidates[1].missing_capability = Some(MissingCapability::Vision);
     assert!(matches!(world.preview_verdict(&[], 1), Verdict::Try { index: 0, .. }));
@@ -855,10 +859,10 @@ mod model_check {
             limited(Some(20)),
             broken(),
             refused(),
-            said(FaultKind::Quota, 402, "", None),
-            said(FaultKind::KeyRejected, 401, "", None),
-            said(FaultKind::ModelNotFound, 404, "", None),
-            said(FaultKind::BadRequest, 400, "", None),
+            reply(FaultKind::Quota, 402, "", None),
+            reply(FaultKind::KeyRejected, 401, "", None),
+            reply(FaultKind::ModelNotFound, 404, "", None),
+            reply(FaultKind::BadRequest, 400, "", None),
         ]
     }
 

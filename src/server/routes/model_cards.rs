@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_card_tells_what_every_target_can_do() {
+    fn model_card_lists_what_every_target_supports() {
         let big = ModelFacts {
             context: Some(200_000),
             max_output: Some(64_000),

@@ -31,9 +31,9 @@ use crate::{
 pub fn update(app: &mut App, msg: Msg, now: FrameContext) -> Vec<Effect> {
     match msg {
         Msg::ActionResult(answer) => on_action_result(app, answer, now),
-        Msg::Explain { id, text: said } => {
+        Msg::Explain { id, text: reply } => {
             if let Some(account) = app.explain.as_mut().filter(|account| account.id == id) {
-                account.text = Some(said);
+                account.text = Some(reply);
             }
         }
         Msg::Event(event) => return on_event(app, &event, now),

@@ -181,7 +181,7 @@ fn a_gap_in_the_events_asks_for_a_snapshot_once() {
 }
 
 #[test]
-fn a_snapshot_does_not_undo_what_events_told() {
+fn snapshot_does_not_undo_newer_events() {
     let mut app = app();
     update(&mut app, accepted(42), frame_context());
     update(&mut app, Msg::Snapshot(Box::new(sample::snapshot())), frame_context());
@@ -350,8 +350,8 @@ fn looking_at_a_running_request_asks_for_its_words_as_they_come() {
     story.only_answer = true;
     story.answer[1].text.push_str(" more");
     update(&mut app, Msg::Transcript(Ok(Box::new(story))), frame_context_after(900));
-    let told = app.transcript_of(sample::request_id(101)).unwrap();
-    assert!(!told.conversation.is_empty() && told.answer[1].text.ends_with("more"));
+    let reported = app.transcript_of(sample::request_id(101)).unwrap();
+    assert!(!reported.conversation.is_empty() && reported.answer[1].text.ends_with("more"));
 
     press_code(&mut app, KeyCode::Esc);
     assert!(app.transcript.is_none(), "nothing is held of what is not looked at");

@@ -72,10 +72,10 @@ impl TestKeyring {
             .stderr(Stdio::null())
             .spawn()
             .expect("a bus");
-        let mut said = BufReader::new(bus.stdout.take().expect("piped")).lines();
-        ring.address = said.next().expect("an address").expect("readable");
+        let mut printed = BufReader::new(bus.stdout.take().expect("piped")).lines();
+        ring.address = printed.next().expect("an address").expect("readable");
         assert_eq!(
-            said.next().expect("a word").expect("readable"),
+            printed.next().expect("a word").expect("readable"),
             "up",
             "the Secret Service did not start"
         );
@@ -171,12 +171,12 @@ pub fn run_on_bus(service: Service, name: &str, body: impl Future<Output = ()>) 
         .env_remove("DISPLAY")
         .env_remove("WAYLAND_DISPLAY");
     let done = command.output().expect("started again");
-    let said = format!(
+    let printed = format!(
         "{}{}",
         String::from_utf8_lossy(&done.stdout),
         String::from_utf8_lossy(&done.stderr)
     );
-    assert!(done.status.success() && said.contains("1 passed"), "{said}");
+    assert!(done.status.success() && printed.contains("1 passed"), "{printed}");
 }
 
 /// Locks the collection on the current bus.

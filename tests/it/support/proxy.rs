@@ -155,13 +155,13 @@ impl Proxy {
         collect_output(child.stderr.take().expect("stderr"), Arc::clone(&stderr));
         collect_output(child.stdout.take().expect("stdout"), Arc::clone(&stderr));
         let run = home.data().join("run/proxy.json");
-        let said = Arc::clone(&stderr);
+        let reply = Arc::clone(&stderr);
         let addr = poll_until("the proxy to listen", || {
             let gone = child.try_wait().expect("the child");
             assert!(
                 gone.is_none(),
                 "aiproxy ended with {gone:?}: {}",
-                said.lock().expect("stderr")
+                reply.lock().expect("stderr")
             );
             let run: Value = serde_json::from_slice(&std::fs::read(&run).ok()?).ok()?;
             let addr: SocketAddr = (run["pid"] == child.id())

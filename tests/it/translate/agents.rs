@@ -160,13 +160,13 @@ fn items_of_our_responses_are_found_by_reference_and_others_refused() {
     let first = ask(&proxy, &json!({"model": "m", "tools": tools, "input": "a"})).json();
     let reference = json!({"type": "item_reference", "id": first["output"][0]["id"]});
     let result = json!({"type": "function_call_output", "call_id": "call_1", "output": "r"});
-    let said = json!({"role": "user", "content": "a"});
+    let printed = json!({"role": "user", "content": "a"});
 
     let second =
-        ask(&proxy, &json!({"model": "m", "tools": tools, "input": [said, reference, result]}));
-    let twice = ask(&proxy, &json!({"model": "m", "input": [said, reference, reference]}));
+        ask(&proxy, &json!({"model": "m", "tools": tools, "input": [printed, reference, result]}));
+    let twice = ask(&proxy, &json!({"model": "m", "input": [printed, reference, reference]}));
     let unknown = json!({"type": "item_reference", "id": "msg_1"});
-    let unknown = ask(&proxy, &json!({"model": "m", "input": [said, unknown]}));
+    let unknown = ask(&proxy, &json!({"model": "m", "input": [printed, unknown]}));
 
     assert_eq!(read_answer("responses", false, &second).text, "done", "{}", second.text());
     let sent = upstream.nth_request(1).json();
@@ -229,7 +229,7 @@ fn a_file_goes_to_the_upstream_that_can_have_it() {
 
 #[test]
 fn items_that_say_nothing_leave_no_empty_message() {
-    let said = json!({"role": "user", "content": "a"});
+    let printed = json!({"role": "user", "content": "a"});
     for dialect in ["openai", "ollama"] {
         for item in [
             json!({"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": "t"}]}),
@@ -241,7 +241,7 @@ fn items_that_say_nothing_leave_no_empty_message() {
         ] {
             let (upstream, proxy) =
                 proxy_before(dialect, vec![full_scene(dialect, "x"), full_scene(dialect, "x")]);
-            for (n, input) in [json!([item, said]), json!([item])].iter().enumerate() {
+            for (n, input) in [json!([item, printed]), json!([item])].iter().enumerate() {
                 let answer = ask(&proxy, &json!({"model": "m", "input": input}));
                 assert_eq!(answer.status, 200, "{}", answer.text());
                 let sent = upstream.nth_request(n).json();

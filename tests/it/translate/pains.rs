@@ -41,8 +41,8 @@ fn signatures_come_back_byte_for_byte_through_a_client_that_cannot_carry_them() 
         vec![Scene::json(200, &thinking_call()), full_scene("anthropic", "sunny")],
     );
     let first = proxy.ask(&json!({"model": "m", "tools": [weather_tool()], "messages": [{"role": "user", "content": "?"}]})).json();
-    let said = &first["choices"][0]["message"];
-    let call = &said["tool_calls"][0];
+    let printed = &first["choices"][0]["message"];
+    let call = &printed["tool_calls"][0];
 
     let answer = proxy.ask(&json!({"model": "m", "tools": [weather_tool()], "messages": [
         {"role": "user", "content": "?"},
@@ -99,9 +99,9 @@ fn streamed_signatures_come_back_as_well() {
 
     let tools = json!([weather_tool()]);
     let first = proxy.ask(&json!({"model": "m", "stream": true, "tools": tools, "messages": [{"role": "user", "content": "?"}]}));
-    let said = read_answer("openai", true, &first);
+    let printed = read_answer("openai", true, &first);
     assert_eq!(
-        (said.reasoning.as_str(), said.calls),
+        (printed.reasoning.as_str(), printed.calls),
         ("I should look.", vec![("weather".to_owned(), json!({"city": "Łódź"}))])
     );
     proxy.ask(&json!({"model": "m", "tools": tools, "messages": [
@@ -113,7 +113,7 @@ fn streamed_signatures_come_back_as_well() {
 }
 
 #[test]
-fn foreign_reasoning_is_dropped_and_said() {
+fn foreign_reasoning_is_dropped_and_listed_as_a_loss() {
     for dialect in ["openai", "gemini", "responses", "ollama"] {
         let (upstream, proxy) = proxy_before(dialect, vec![full_scene(dialect, "on")]);
         let body = json!({"model": "m", "max_tokens": 99, "messages": [
@@ -539,7 +539,7 @@ fn gemini_clients_work_over_every_upstream() {
 }
 
 #[test]
-fn a_call_that_was_cut_is_never_told_as_one_that_is_whole() {
+fn cut_call_is_never_written_as_complete() {
     let call = |arguments: &str| {
         let call = json!({"index": 0, "id": "c", "type": "function", "function": {"name": "weather", "arguments": arguments}});
         chunk(&json!({ "tool_calls": [call] }), None)
@@ -549,8 +549,11 @@ fn a_call_that_was_cut_is_never_told_as_one_that_is_whole() {
             let end = || "data: [DONE]\n\n".to_owned();
             let half = Scene::events([call("{\"city\": \"Z"), end()]);
             let (_upstream, proxy) = proxy_before("openai", vec![half; 6]);
-            let told = ask_and_read(&proxy, client, stream);
-            assert!(told.error.is_some() && !told.success, "{client} {stream}: {told:?}");
+            let reported = ask_and_read(&proxy, client, stream);
+            assert!(
+                reported.error.is_some() && !reported.success,
+                "{client} {stream}: {reported:?}"
+            );
 
             let rest = chunk(
                 &json!({"tool_calls": [{"index": 0, "function": {"arguments": "\"Z\"}"}}]}),
@@ -558,9 +561,9 @@ fn a_call_that_was_cut_is_never_told_as_one_that_is_whole() {
             );
             let (_upstream, proxy) =
                 proxy_before("openai", vec![Scene::events([call("{\"city\": "), rest, end()])]);
-            let told = ask_and_read(&proxy, client, stream);
+            let reported = ask_and_read(&proxy, client, stream);
             assert_eq!(
-                (&told.error, told.calls),
+                (&reported.error, reported.calls),
                 (&None, vec![("weather".to_owned(), json!({"city": "Z"}))]),
                 "{client} {stream}"
             );
@@ -581,14 +584,18 @@ fn a_character_in_two_halves_is_whole_for_every_client() {
             if (client, stream) == ("openai", true) {
                 continue; // Its bytes pass as they came.
             }
-            let told = ask_and_read(&proxy, client, stream);
-            assert_eq!((told.text.as_str(), told.error), ("\u{1f389}", None), "{client} {stream}");
+            let reported = ask_and_read(&proxy, client, stream);
+            assert_eq!(
+                (reported.text.as_str(), reported.error),
+                ("\u{1f389}", None),
+                "{client} {stream}"
+            );
         }
     }
 }
 
 #[test]
-fn a_gemini_array_is_told_as_events_and_a_cut_one_as_cut() {
+fn gemini_array_becomes_events_and_a_cut_one_is_an_error() {
     let part = |text: &str, finish: Option<&str>| {
         let content = json!({"role": "model", "parts": [{ "text": text }]});
         json!({"candidates": [{"content": content, "index": 0, "finishReason": finish}]})
@@ -598,15 +605,20 @@ fn a_gemini_array_is_told_as_events_and_a_cut_one_as_cut() {
     let failed = json!([part("a", None), {"error": {"code": 503, "message": "all busy", "status": "UNAVAILABLE"}}]);
     for client in DIALECTS {
         let (_upstream, proxy) = proxy_before("gemini", vec![Scene::json(200, &whole)]);
-        let told = ask_and_read(&proxy, client, true);
-        assert_eq!((told.text.as_str(), told.success, told.error), ("ab", true, None), "{client}");
+        let reported = ask_and_read(&proxy, client, true);
+        assert_eq!(
+            (reported.text.as_str(), reported.success, reported.error),
+            ("ab", true, None),
+            "{client}"
+        );
         for (bad, words) in [(&cut, "before the answer was complete"), (&failed, "all busy")] {
             let (_upstream, proxy) = proxy_before("gemini", vec![Scene::json(200, bad); 6]);
             let answer = chat_request(client, true, "hi").bearer(CLIENT_KEY).send(proxy.addr);
-            let told = read_answer(client, answer.status == 200, &answer);
+            let reported = read_answer(client, answer.status == 200, &answer);
             assert!(
-                !told.success && told.error.as_ref().is_some_and(|error| error.contains(words)),
-                "{client}: {told:?}"
+                !reported.success
+                    && reported.error.as_ref().is_some_and(|error| error.contains(words)),
+                "{client}: {reported:?}"
             );
         }
     }

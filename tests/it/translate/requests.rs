@@ -53,10 +53,13 @@ fn what_was_lost_is_named_and_strict_clients_are_refused() {
         &json!({"model": "m", "seed": 1, "logit_bias": {"1": 2}, "messages": [{"role": "user", "content": "hi"}]}),
     );
 
-    let told = proxy.send(&request);
+    let reported = proxy.send(&request);
     let strict = proxy.send(&request.header("x-aiproxy-strict", "1"));
 
-    assert_eq!((told.status, told.header("x-aiproxy-losses")), (200, Some("logit_bias, seed")));
+    assert_eq!(
+        (reported.status, reported.header("x-aiproxy-losses")),
+        (200, Some("logit_bias, seed"))
+    );
     assert_eq!(
         (strict.status, &strict.json()["error"]["code"]),
         (400, &json!("translation_loss")),
@@ -79,7 +82,7 @@ fn what_was_lost_is_named_and_strict_clients_are_refused() {
 }
 
 #[test]
-fn losses_are_refused_where_the_config_says_so_and_another_target_is_asked() {
+fn configured_losses_are_refused_and_another_target_is_tried() {
     let (lossy, lossless) = (
         Upstream::start(vec![full_scene("anthropic", "lossy")]),
         Upstream::start(vec![full_scene("openai", "lossless")]),

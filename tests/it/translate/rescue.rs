@@ -125,9 +125,9 @@ fn a_chat_stream_has_one_id_one_end_and_the_usage_of_both() {
         "{}",
         answer.text()
     );
-    let told = &all.last().expect("usage")["usage"];
-    assert_eq!(told["completion_tokens"], 6, "two pieces, then four tokens: {told}");
-    assert!(told["prompt_tokens"].as_u64() > Some(12), "both were asked: {told}");
+    let reported = &all.last().expect("usage")["usage"];
+    assert_eq!(reported["completion_tokens"], 6, "two pieces, then four tokens: {reported}");
+    assert!(reported["prompt_tokens"].as_u64() > Some(12), "both were asked: {reported}");
     assert_eq!(two.nth_request(0).json()["max_tokens"], 98, "what was said is not said again");
 
     let full = explain_last(&proxy);
@@ -140,7 +140,7 @@ fn a_chat_stream_has_one_id_one_end_and_the_usage_of_both() {
     assert!(
         rows[0]["outcome"]
             .as_str()
-            .is_some_and(|said| said.starts_with("broke off after 11 characters")),
+            .is_some_and(|printed| printed.starts_with("broke off after 11 characters")),
         "{rows:?}"
     );
     assert_eq!(full["record"]["usage"]["output"], 6, "{full}");

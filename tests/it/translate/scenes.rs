@@ -256,10 +256,10 @@ fn arguments(text: &str) -> Value {
 fn openai(parts: &[Value], answer: &HttpAnswer, streamed: bool, heard: &mut ReadAnswer) {
     let mut calls: Vec<(String, String)> = Vec::new();
     for choice in parts.iter().map(|part| &part["choices"][0]) {
-        let said = if streamed { &choice["delta"] } else { &choice["message"] };
-        heard.text += as_text(&said["content"]);
-        heard.reasoning += as_text(&said["reasoning_content"]);
-        for (at, call) in said["tool_calls"].as_array().into_iter().flatten().enumerate() {
+        let printed = if streamed { &choice["delta"] } else { &choice["message"] };
+        heard.text += as_text(&printed["content"]);
+        heard.reasoning += as_text(&printed["reasoning_content"]);
+        for (at, call) in printed["tool_calls"].as_array().into_iter().flatten().enumerate() {
             let at = call["index"].as_u64().map_or(at, |at| at as usize);
             calls.resize(calls.len().max(at + 1), Default::default());
             calls[at].0 += as_text(&call["function"]["name"]);

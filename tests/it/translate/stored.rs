@@ -44,7 +44,7 @@ fn a_conversation_goes_on_by_its_id_over_a_chat_upstream() {
 
     assert_eq!(read_answer("responses", false, &third).text, "three", "{}", third.text());
     assert_eq!(third.json()["previous_response_id"], second["id"]);
-    let said: Vec<(String, String)> = upstream.nth_request(2).json()["messages"]
+    let printed: Vec<(String, String)> = upstream.nth_request(2).json()["messages"]
         .as_array()
         .expect("messages")
         .iter()
@@ -57,7 +57,7 @@ fn a_conversation_goes_on_by_its_id_over_a_chat_upstream() {
         .collect();
     let want =
         [("user", "a"), ("assistant", "one"), ("user", "b"), ("assistant", "two"), ("user", "c")];
-    assert_eq!(said, want.map(|(role, text)| (role.to_owned(), text.to_owned())));
+    assert_eq!(printed, want.map(|(role, text)| (role.to_owned(), text.to_owned())));
 }
 
 #[test]

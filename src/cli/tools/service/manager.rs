@@ -99,9 +99,9 @@ pub(super) fn call_ok(program: &str, args: &[&str]) -> Result<Output, CliError> 
     if output.status.success() {
         return Ok(output);
     }
-    let said = String::from_utf8_lossy(&output.stderr);
-    let said = said.lines().find(|line| !line.trim().is_empty()).unwrap_or("it failed").trim();
-    Err(CliError::failed(format!("{program} {}: {said}", args.join(" "))))
+    let reply = String::from_utf8_lossy(&output.stderr);
+    let reply = reply.lines().find(|line| !line.trim().is_empty()).unwrap_or("it failed").trim();
+    Err(CliError::failed(format!("{program} {}: {reply}", args.join(" "))))
 }
 
 /// Writes the file of a service, with its folder. A file of another program stays.

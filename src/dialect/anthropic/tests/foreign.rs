@@ -314,7 +314,7 @@ fn answers_of_other_dialects_are_written_in_full() {
 #[test]
 fn finishes_have_this_dialect_s_words() {
     let refusal = Block::new(BlockKind::Refusal("no".to_owned()));
-    for (blocks, kind, said, sequence, want) in [
+    for (blocks, kind, reply, sequence, want) in [
         (vec![], FinishKind::Stop, None, None, json!(["end_turn", null])),
         (vec![], FinishKind::Stop, None, Some("x"), json!(["stop_sequence", "x"])),
         (vec![refusal], FinishKind::Stop, None, None, json!(["refusal", null])),
@@ -331,7 +331,7 @@ fn finishes_have_this_dialect_s_words() {
     ] {
         let finish = Finish {
             kind,
-            raw_reason: said.map(str::to_owned),
+            raw_reason: reply.map(str::to_owned),
             stop_sequence: sequence.map(str::to_owned),
         };
         let response = ChatResponse { blocks, finish, ..ChatResponse::default() };

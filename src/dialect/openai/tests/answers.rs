@@ -255,7 +255,7 @@ fn feed(chunks: &[&str]) -> (Vec<ChatEvent>, Box<dyn StreamReader>) {
 }
 
 /// Returns the answer to a stream of choices; each text is the content of `choices[0]`.
-fn said(choices: &[&str]) -> ChatResponse {
+fn reply(choices: &[&str]) -> ChatResponse {
     let chunks: Vec<String> =
         choices.iter().map(|choice| format!("{{\"id\":\"i\",\"choices\":[{choice}]}}")).collect();
     let mut all: Vec<&str> = chunks.iter().map(String::as_str).collect();
@@ -277,8 +277,8 @@ fn calls(response: &ChatResponse) -> Vec<(&str, &str, &str)> {
 }
 
 #[test]
-fn calls_are_told_apart_without_index_or_id() {
-    let response = said(&[
+fn calls_are_distinguished_without_index_or_id() {
+    let response = reply(&[
         r#"{"delta":{"tool_calls":[{"function":{"name":"a_b","arguments":"{\"x\":1}"}},{"function":{"name":"f","arguments":{"y":2}}}]}}"#,
         r#"{"delta":{"tool_calls":[{"index":0,"id":"k","function":{"name":"g","arguments":""}}]}}"#,
         r#"{"delta":{"tool_calls":[{"index":1,"id":"l","function":{"arguments":"{\"late\""}}]}}"#,
@@ -299,7 +299,7 @@ fn calls_are_told_apart_without_index_or_id() {
 
 #[test]
 fn names_may_come_in_pieces_and_an_index_be_used_again() {
-    let response = said(&[
+    let response = reply(&[
         r#"{"delta":{"tool_calls":[{"index":0,"id":"a","function":{"name":"get_","arguments":""}}]}}"#,
         r#"{"delta":{"tool_calls":[{"index":0,"function":{"name":"weather","arguments":"{\"c\":"}}]}}"#,
         r#"{"delta":{"tool_calls":[{"index":0,"id":"a","function":{"name":"get_weather","arguments":"1}"}}]}}"#,
@@ -315,7 +315,7 @@ fn names_may_come_in_pieces_and_an_index_be_used_again() {
 
 #[test]
 fn chunks_may_hold_messages_where_others_hold_deltas() {
-    let response = said(&[
+    let response = reply(&[
         r#"{"message":{"role":"assistant","content":"a"}}"#,
         r#"{"message":{"role":"assistant","content":"b"}}"#,
         r#"{"delta":{},"message":{"content":"c"},"finish_reason":"stop"}"#,
@@ -324,12 +324,12 @@ fn chunks_may_hold_messages_where_others_hold_deltas() {
 }
 
 #[test]
-fn odd_chunks_are_read_for_what_they_say() {
+fn unusual_chunks_are_read() {
     let null = r#"{"index":0,"delta":{"role":null,"content":null,"tool_calls":null,"refusal":""},"finish_reason":null,"logprobs":{"content":null}}"#;
     let words = r#"{"delta":{"content":"a"},"message":{"content":"a"}}"#;
     let text = r#"{"text":"b","finish_reason":""}"#;
     let other = r#"{"index":1,"delta":{"content":"never"}}"#;
-    let response = said(&[null, words, text, other, r#"{"message":{"content":"ab"}}"#]);
+    let response = reply(&[null, words, text, other, r#"{"message":{"content":"ab"}}"#]);
     assert_eq!(
         meaning(&response),
         ParsedAnswer { text: "ab".to_owned(), ..ParsedAnswer::default() }
@@ -408,7 +408,7 @@ fn errors_are_faults_in_every_dress() {
 
 #[test]
 fn seals_come_back_whole() {
-    let response = said(&[
+    let response = reply(&[
         r#"{"delta":{"reasoning":"h","reasoning_details":[{"type":"reasoning.text","text":"h","index":0}]}}"#,
         r#"{"delta":{"reasoning":"m","reasoning_details":[{"type":"reasoning.text","text":"m","index":0}]}}"#,
         r#"{"delta":{"reasoning_details":[{"type":"reasoning.text","signature":"S/+=","index":0}]}}"#,

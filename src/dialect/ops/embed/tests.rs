@@ -77,7 +77,7 @@ fn every_form_survives_its_own_writing() {
 }
 
 #[test]
-fn forms_are_told_in_each_others_words() {
+fn forms_are_translated_into_each_other() {
     let request = read(
         Dialect::Openai,
         "/embeddings",
@@ -141,7 +141,7 @@ fn what_is_no_request_is_refused_with_the_field() {
 }
 
 #[test]
-fn answers_are_told_in_the_form_of_the_question() {
+fn answers_have_the_form_of_the_request() {
     let usage = |input| Some(Usage { input, ..Usage::default() });
     for (body, count, tokens) in [
         (
@@ -204,7 +204,7 @@ fn an_openai_client_gets_what_its_schema_wants() {
 }
 
 #[test]
-fn recorded_exchanges_are_read_and_say_the_same_again() {
+fn recorded_exchanges_survive_a_round_trip() {
     for exchange in recorded::load_exchanges(&[
         "openai.embeddings",
         "ollama.embed",

@@ -73,15 +73,15 @@ fn tools_in_namespaces_are_flat_inside_and_grouped_outside() {
         namespaced_tools: vec![("crm__get".to_owned(), "crm".to_owned(), "get".to_owned())],
         ..shape()
     };
-    let told = check_consistency(&write_stream(&shape, to_events(&response)));
+    let reported = check_consistency(&write_stream(&shape, to_events(&response)));
     assert_eq!(
-        (&told["output"][0]["namespace"], &told["output"][0]["name"]),
+        (&reported["output"][0]["namespace"], &reported["output"][0]["name"]),
         (&json!("crm"), &json!("get"))
     );
 }
 
 #[test]
-fn results_stand_behind_their_calls_and_halves_are_told() {
+fn results_follow_their_calls_and_missing_halves_are_added() {
     let call = |id: &str| {
         Block::new(BlockKind::ToolCall(ToolCall {
             id: id.to_owned(),
@@ -105,7 +105,7 @@ fn results_stand_behind_their_calls_and_halves_are_told() {
         ..ChatRequest::default()
     };
     let (body, losses) = write_request(&request);
-    let told: Vec<_> = body["input"]
+    let reported: Vec<_> = body["input"]
         .as_array()
         .expect("items")
         .iter()
@@ -120,7 +120,7 @@ fn results_stand_behind_their_calls_and_halves_are_told() {
         ("message", None),
         ("message", None),
     ];
-    assert_eq!((told, losses), (want.to_vec(), Vec::new()));
+    assert_eq!((reported, losses), (want.to_vec(), Vec::new()));
 }
 
 #[test]
@@ -329,8 +329,8 @@ fn a_cut_answer_is_incomplete_and_a_broken_one_failed() {
         (FinishKind::Length, "incomplete", json!({"reason":"max_output_tokens"})),
         (FinishKind::ContentFilter, "incomplete", json!({"reason":"content_filter"})),
     ] {
-        let told = write_stream(&shape(), to_events(&answer(kind)));
-        let end = told.last().expect("an end");
+        let reported = write_stream(&shape(), to_events(&answer(kind)));
+        let end = reported.last().expect("an end");
         assert_eq!(
             (&end["type"], &end["response"]["incomplete_details"]),
             (&json!(format!("response.{status}")), &reason)
@@ -344,8 +344,8 @@ fn a_cut_answer_is_incomplete_and_a_broken_one_failed() {
         writer.write_event(event, &mut out);
     }
     writer.write_error(&ProxyError::new(ProxyErrorKind::Upstream, "gone"), "7", &mut out);
-    let told = parse(&out);
-    let end = told.last().expect("an end");
+    let reported = parse(&out);
+    let end = reported.last().expect("an end");
     assert_eq!(
         (&end["type"], &end["response"]["status"]),
         (&json!("response.failed"), &json!("failed"))
@@ -354,7 +354,7 @@ fn a_cut_answer_is_incomplete_and_a_broken_one_failed() {
 }
 
 #[test]
-fn interleaved_calls_are_told_one_after_the_other() {
+fn interleaved_calls_are_written_sequentially() {
     let open = |block, id: &str| ChatEvent::Open {
         block,
         head: crate::ir::event::BlockStart::ToolCall {
@@ -365,7 +365,7 @@ fn interleaved_calls_are_told_one_after_the_other() {
     };
     let delta = |block, text: &str| ChatEvent::Delta { block, text: text.to_owned() };
     let end = to_events(&ChatResponse::default()).pop().expect("an end");
-    let told = write_stream(
+    let reported = write_stream(
         &shape(),
         vec![
             to_events(&ChatResponse::default()).remove(0),
@@ -379,7 +379,7 @@ fn interleaved_calls_are_told_one_after_the_other() {
             end,
         ],
     );
-    let calls = visible_answer(&check_consistency(&told)).calls;
+    let calls = visible_answer(&check_consistency(&reported)).calls;
     assert_eq!(
         calls,
         [
@@ -466,10 +466,10 @@ fn citations_log_probabilities_and_images_survive() {
     let response =
         Responses.read_response("", answer.to_string().as_bytes(), &carry()).expect("an answer");
     assert!(matches!(response.blocks[1].kind, BlockKind::Media(_)) && response.logprobs.is_some());
-    let told = check_consistency(&write_stream(&shape(), to_events(&response)));
-    assert_eq!(told["output"][0]["content"], answer["output"][0]["content"]);
+    let reported = check_consistency(&write_stream(&shape(), to_events(&response)));
+    assert_eq!(reported["output"][0]["content"], answer["output"][0]["content"]);
     assert_eq!(
-        (&told["output"][1]["result"], &told["output"][1]["output_format"]),
+        (&reported["output"][1]["result"], &reported["output"][1]["output_format"]),
         (&json!("AAAA"), &json!("webp"))
     );
 }

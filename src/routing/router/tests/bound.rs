@@ -144,7 +144,7 @@ proptest! {
         history in proptest::collection::vec((0_u64..6, 0_usize..9, 0_u64..40), 0..40)
     ) {
         let world = RouterFixture::new(vec![upstream(1, "a", None, 2), upstream(2, "b", None, 2), upstream(3, "c", None, 0)]);
-        let outcomes = [limited(None), limited(Some(20)), broken(), refused(), said(FaultKind::KeyRejected, 401, "", None)];
+        let outcomes = [limited(None), limited(Some(20)), broken(), refused(), reply(FaultKind::KeyRejected, 401, "", None)];
         let mut now = 0;
         for (talk, how, pass) in history {
             now += pass;

@@ -27,14 +27,14 @@ fn state(world: &RouterFixture, now: u64) -> HealthState {
 fn failing_probes_open_an_upstream_and_one_that_answers_lets_a_request_test_it() {
     let world = RouterFixture::with_keys(1);
 
-    let told: Vec<_> = (0..3).map(|n| probe(&world, true, n).len()).collect();
-    assert_eq!(told, [0, 0, 1], "three strikes");
+    let reported: Vec<_> = (0..3).map(|n| probe(&world, true, n).len()).collect();
+    assert_eq!(reported, [0, 0, 1], "three strikes");
     assert_eq!(state(&world, 3), HealthState::Open);
     let view = world.router.upstream_view(UpstreamId(1), at(3));
     assert_eq!(view.cause, Some(probe_cause()));
 
-    let told = probe(&world, false, 4);
-    assert_eq!(told[0].message, HealthMessage::AnswersProbe { name: "openai".into() });
+    let reported = probe(&world, false, 4);
+    assert_eq!(reported[0].message, HealthMessage::AnswersProbe { name: "openai".into() });
     let (decision, ticket) = world.decide(&[], 5);
     assert!(matches!(decision.verdict, Verdict::Try { probe: true, .. }), "{decision:?}");
     world.router.record(
@@ -47,7 +47,7 @@ fn failing_probes_open_an_upstream_and_one_that_answers_lets_a_request_test_it()
 }
 
 #[test]
-fn a_probe_lifts_neither_what_a_person_said_nor_what_requests_proved_since_it_began() {
+fn probe_does_not_lift_manual_cooldowns_or_newer_failures() {
     let world = RouterFixture::with_keys(1);
     world.router.cool(&Scope::Upstream(UpstreamId(1)), Duration::from_secs(100), at(0));
     assert_eq!(probe(&world, false, 1), []);

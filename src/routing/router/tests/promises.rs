@@ -87,15 +87,15 @@ fn outcome(how: usize) -> Outcome {
         1 => limited(Some(1)),
         2 => broken(),
         3 => refused(),
-        4 => said(FaultKind::Quota, 402, "", None),
-        5 => said(FaultKind::KeyRejected, 401, "", None),
-        6 => said(FaultKind::ModelNotFound, 404, "", None),
-        7 => said(FaultKind::Conflict, 409, "", None),
-        8 => said(FaultKind::CaptivePortal, 200, "", None),
+        4 => reply(FaultKind::Quota, 402, "", None),
+        5 => reply(FaultKind::KeyRejected, 401, "", None),
+        6 => reply(FaultKind::ModelNotFound, 404, "", None),
+        7 => reply(FaultKind::Conflict, 409, "", None),
+        8 => reply(FaultKind::CaptivePortal, 200, "", None),
         9 => transport(TransportKind::Stale, false),
         10 => transport(TransportKind::FirstByteTimeout, true),
         11 => transport(TransportKind::NetworkDown, false),
-        _ => said(FaultKind::BadRequest, 400, "", None),
+        _ => reply(FaultKind::BadRequest, 400, "", None),
     }
 }
 
