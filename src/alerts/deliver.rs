@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::StatusCode;
 use serde_json::Value;
 
-use crate::alerts::message::{self, AlertMessage};
+use super::{formats, mail, message::AlertMessage};
 use crate::{
     base::{clock::UnixMillis, sanitize},
-    config::settings::OutboundUrl,
+    config::settings::{AlertFormat, AlertReceiver, OutboundUrl},
     secrets::Secret,
     upstream::webhook_client::{WebhookClient, WebhookResponse},
 };
@@ -22,24 +21,6 @@ pub const RETRY_DELAYS: [Duration; 5] = [
     Duration::from_secs(60),
     Duration::from_secs(240),
 ];
-
-/// The kind of receiver that an address belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReceiverKind {
-    Card,
-    Webhook,
-}
-
-impl ReceiverKind {
-    /// The config key of this kind of receiver.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Card => "feishu",
-            Self::Webhook => "webhook",
-        }
-    }
-}
 
 /// The result of a delivery attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,86 +39,86 @@ pub enum DeliveryResult {
 /// Makes one delivery attempt.
 pub async fn deliver_once(
     poster: &WebhookClient,
-    url: &OutboundUrl,
-    receiver: ReceiverKind,
+    receiver: &AlertReceiver,
     secret: Option<&Secret>,
     message: &AlertMessage,
     now: UnixMillis,
 ) -> DeliveryResult {
-    let mut headers = HeaderMap::new();
-    let body = match receiver {
-        ReceiverKind::Card => message.card_body(secret, now),
-        ReceiverKind::Webhook => {
-            let body = message.webhook_body();
-            set_headers(&mut headers, secret, message, now, &body);
-            body
-        }
+    let Some(url) = &receiver.url else {
+        return DeliveryResult::Rejected { reason: "it has no address".to_owned() };
     };
-    match poster.post(url, headers, &[], body).await {
-        Ok(response) => classify_response(receiver, url, &response),
+    if receiver.format == AlertFormat::Mail {
+        return mail::send_mail(receiver, url, secret, message).await;
+    }
+    let request = formats::build_request(receiver, url, secret, message, now);
+    let posted =
+        poster.post(&request.url, request.headers, &request.credentials, request.body).await;
+    match posted {
+        Ok(response) => classify_response(receiver.format, url, &response),
         Err(fault) => DeliveryResult::Retry { reason: fault.reason.to_string(), retry_after: None },
     }
 }
 
-fn set_headers(
-    headers: &mut HeaderMap,
-    secret: Option<&Secret>,
-    message: &AlertMessage,
-    now: UnixMillis,
-    body: &Bytes,
-) {
-    let seconds = now.0 / 1_000;
-    let mut put = |name: &'static str, value: String| {
-        // The value contains only digits and letters.
-        if let Ok(value) = HeaderValue::from_str(&value) {
-            headers.insert(name, value);
-        }
-    };
-    put("x-aiproxy-id", message.id.clone());
-    put("x-aiproxy-timestamp", seconds.to_string());
-    if let Some(secret) = secret {
-        put("x-aiproxy-signature", message::webhook_signature(secret, seconds, body));
-    }
-}
-
 fn classify_response(
-    receiver: ReceiverKind,
+    format: AlertFormat,
     url: &OutboundUrl,
     response: &WebhookResponse,
 ) -> DeliveryResult {
     let status = response.status;
+    let body: Value = serde_json::from_slice(&response.body).unwrap_or_default();
     if !status.is_success() {
-        let why = format!("{} answered {}", url.origin(), status.as_u16());
+        let why = format!("{} answered {}{}", url.origin(), status.as_u16(), error_text(&body));
         let is_retryable = status.is_server_error()
             || matches!(
                 status,
                 StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS
             );
         return if is_retryable {
-            DeliveryResult::Retry { reason: why, retry_after: response.retry_after }
+            DeliveryResult::Retry {
+                reason: why,
+                retry_after: response.retry_after.or_else(|| retry_after(&body)),
+            }
         } else {
             DeliveryResult::Rejected { reason: why }
         };
     }
-    if receiver == ReceiverKind::Webhook {
-        return DeliveryResult::Delivered;
-    }
     // Chat bots answer 200 and report errors in the body.
-    let body: Value = serde_json::from_slice(&response.body).unwrap_or_default();
-    match body["code"].as_i64().or_else(|| body["StatusCode"].as_i64()) {
+    let (code, too_many): (_, &[i64]) = match format {
+        AlertFormat::Feishu => {
+            (body["code"].as_i64().or_else(|| body["StatusCode"].as_i64()), &[9_499, 11_232])
+        }
+        AlertFormat::DingTalk => (body["errcode"].as_i64(), &[-1, 130_101]),
+        AlertFormat::WeCom => (body["errcode"].as_i64(), &[-1, 45_009]),
+        AlertFormat::Telegram if body["ok"] == false => (body["error_code"].as_i64(), &[429]),
+        _ => (None, &[]),
+    };
+    match code {
         None | Some(0) => DeliveryResult::Delivered,
         Some(code) => {
-            let text = sanitize::clean(body["msg"].as_str().unwrap_or_default());
-            let why =
-                format!("{} said {code}: {}", url.origin(), sanitize::truncate_end(&text, 200));
-            // Too many messages.
-            if matches!(code, 9_499 | 11_232) {
-                DeliveryResult::Retry { reason: why, retry_after: None }
+            let why = format!("{} answered {code}{}", url.origin(), error_text(&body));
+            if too_many.contains(&code) {
+                DeliveryResult::Retry { reason: why, retry_after: retry_after(&body) }
             } else {
                 DeliveryResult::Rejected { reason: why }
             }
         }
     }
+}
+
+/// Returns the error text of a body, after a colon.
+fn error_text(body: &Value) -> String {
+    let found = ["msg", "errmsg", "description", "message", "error"]
+        .into_iter()
+        .find_map(|name| body[name].as_str().filter(|text| !text.is_empty()));
+    found.map_or_else(String::new, |text| {
+        format!(": {}", sanitize::truncate_end(&sanitize::clean(text), 200))
+    })
+}
+
+/// Returns when another attempt is welcome: Discord and Telegram send it in the body, in seconds.
+fn retry_after(body: &Value) -> Option<Duration> {
+    let seconds = body["retry_after"].as_f64().or(body["parameters"]["retry_after"].as_f64())?;
+    Duration::try_from_secs_f64(seconds.clamp(0.0, 300.0)).ok()
 }
 
 #[cfg(test)]
@@ -166,16 +147,60 @@ mod tests {
     #[test]
     fn only_transient_failures_are_retried_and_no_path_is_shown() {
         for (form, status, body, want) in [
-            (ReceiverKind::Webhook, 200, "", "done"),
-            (ReceiverKind::Webhook, 204, "", "done"),
-            (ReceiverKind::Webhook, 400, "", "refused"),
-            (ReceiverKind::Webhook, 302, "", "refused"),
-            (ReceiverKind::Webhook, 429, "", "again"),
-            (ReceiverKind::Webhook, 503, "", "again"),
-            (ReceiverKind::Card, 200, r#"{"code":0,"msg":"success"}"#, "done"),
-            (ReceiverKind::Card, 200, "", "done"),
-            (ReceiverKind::Card, 200, r#"{"code":19021,"msg":"sign match fail"}"#, "refused"),
-            (ReceiverKind::Card, 200, r#"{"code":11232,"msg":"frequency limited"}"#, "again"),
+            (AlertFormat::Webhook, 200, "", "done"),
+            (AlertFormat::Webhook, 204, "", "done"),
+            (AlertFormat::Webhook, 400, "", "refused"),
+            (AlertFormat::Webhook, 302, "", "refused"),
+            (AlertFormat::Webhook, 429, "", "again"),
+            (AlertFormat::Webhook, 503, "", "again"),
+            (AlertFormat::Feishu, 200, r#"{"code":0,"msg":"success"}"#, "done"),
+            (AlertFormat::Feishu, 200, "", "done"),
+            (AlertFormat::Feishu, 200, r#"{"code":19021,"msg":"sign match fail"}"#, "refused"),
+            (AlertFormat::Feishu, 200, r#"{"code":11232,"msg":"frequency limited"}"#, "again"),
+            (AlertFormat::DingTalk, 200, r#"{"errcode":0,"errmsg":"ok"}"#, "done"),
+            (
+                AlertFormat::DingTalk,
+                200,
+                r#"{"errcode":310000,"errmsg":"sign not match"}"#,
+                "refused",
+            ),
+            (AlertFormat::DingTalk, 200, r#"{"errcode":130101,"errmsg":"send too fast"}"#, "again"),
+            (
+                AlertFormat::WeCom,
+                200,
+                r#"{"errcode":93000,"errmsg":"invalid webhook url"}"#,
+                "refused",
+            ),
+            (
+                AlertFormat::WeCom,
+                200,
+                r#"{"errcode":45009,"errmsg":"api freq out of limit"}"#,
+                "again",
+            ),
+            (AlertFormat::Telegram, 200, r#"{"ok":true,"result":{}}"#, "done"),
+            (
+                AlertFormat::Telegram,
+                400,
+                r#"{"ok":false,"error_code":400,"description":"chat not found"}"#,
+                "refused",
+            ),
+            (
+                AlertFormat::Telegram,
+                429,
+                r#"{"ok":false,"error_code":429,"parameters":{"retry_after":3}}"#,
+                "again",
+            ),
+            (AlertFormat::Slack, 200, "ok", "done"),
+            (AlertFormat::Slack, 404, "no_service", "refused"),
+            (AlertFormat::Discord, 204, "", "done"),
+            (
+                AlertFormat::Discord,
+                429,
+                r#"{"message":"You are being rate limited.","retry_after":0.5}"#,
+                "again",
+            ),
+            (AlertFormat::Teams, 202, "", "done"),
+            (AlertFormat::Ntfy, 403, r#"{"code":40301,"error":"forbidden"}"#, "refused"),
         ] {
             let found = match classify_response(form, &url(), &answered(status, body)) {
                 DeliveryResult::Delivered => "done",

@@ -83,7 +83,7 @@ impl AlertMessage {
     }
 
     /// Returns the parts of the subject: upstream, key, model, project.
-    fn subject_parts(&self) -> (Option<&str>, Option<&str>, Option<&str>, Option<&str>) {
+    pub(super) fn subject_parts(&self) -> (Option<&str>, Option<&str>, Option<&str>, Option<&str>) {
         let subject = &*self.alert.subject;
         // A budget belongs to a project, an upstream, a key, or everything.
         match subject.split_once(' ') {

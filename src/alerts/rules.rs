@@ -4,29 +4,68 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use crate::{
     base::{clock::UnixMillis, units},
+    config::settings::AlertSettings,
     events::{
         alert::{Alert, AlertKind},
         event::Severity,
     },
 };
 
-/// A shorter cooldown raises no alert, unless cooldowns repeat without a break.
-const MIN_DURATION: Duration = Duration::from_secs(30);
-/// From this long on, a cooldown of one key is reported although other keys work.
-const MIN_KEY_OUTAGE: Duration = Duration::from_secs(600);
-/// Minimum number of attempts for a meaningful error rate.
-const MIN_ATTEMPTS: u32 = 10;
 /// How long a removed or replaced ledger stays in the list of alerts.
 const REPLACED_LEDGER_DURATION: Duration = Duration::from_secs(3_600);
 /// Subject of the alert about a removed or replaced ledger.
 const LEDGER_FILE: &str = "ledger file";
-/// Error rates in percent: at the first an alert is raised, at the second it is resolved.
-const ALERT_ERROR_PERCENT: u32 = 50;
-const RECOVERY_ERROR_PERCENT: u32 = 20;
+
+/// The limits at which alerts are raised, from `[alerts]`.
+#[derive(Clone, Copy, Debug)]
+pub struct AlertThresholds {
+    /// From this long on, a cooldown of one key is reported although other keys work.
+    pub key_outage: Duration,
+    /// A shorter cooldown of all keys raises no alert, unless cooldowns repeat without a break.
+    pub all_keys_outage: Duration,
+    /// Minimum number of attempts for a meaningful error rate.
+    pub attempts: u32,
+    /// The error rate that raises an alert. It is resolved below two fifths of it.
+    pub error_percent: u32,
+}
+
+impl AlertThresholds {
+    /// Takes them from the settings.
+    #[must_use]
+    pub fn new(settings: &AlertSettings) -> Self {
+        Self {
+            key_outage: settings.key_out_after,
+            all_keys_outage: settings.keys_cooling_after,
+            attempts: settings.error_attempts,
+            error_percent: settings.error_percent,
+        }
+    }
+
+    fn is_error_rate(&self, upstream: &UpstreamAlertInputs) -> bool {
+        upstream.recent_attempts >= self.attempts
+            && percent_of_attempts(upstream) >= u64::from(self.error_percent)
+    }
+
+    fn is_recovered_rate(&self, upstream: &UpstreamAlertInputs) -> bool {
+        percent_of_attempts(upstream) * 5 < u64::from(self.error_percent) * 2
+    }
+}
+
+impl Default for AlertThresholds {
+    fn default() -> Self {
+        Self::new(&AlertSettings::default())
+    }
+}
+
+/// Returns the share of failed attempts, rounded down.
+fn percent_of_attempts(upstream: &UpstreamAlertInputs) -> u64 {
+    u64::from(upstream.recent_errors) * 100 / u64::from(upstream.recent_attempts.max(1))
+}
 
 /// The state that alerts are decided from.
 #[derive(Clone, Debug, Default)]
 pub struct AlertInputs {
+    pub thresholds: AlertThresholds,
     /// The enabled upstreams.
     pub upstreams: Vec<UpstreamAlertInputs>,
     /// Why the ledger cannot be written.
@@ -134,7 +173,9 @@ impl AlertState {
                 continue;
             }
             let since = *self.first_seen.entry(id.clone()).or_insert(now);
-            if condition.immediate || duration_between(since, now) >= MIN_DURATION {
+            if condition.immediate
+                || duration_between(since, now) >= inputs.thresholds.all_keys_outage
+            {
                 alerts.push(condition.alert.clone());
                 self.active.insert(
                     id.clone(),
@@ -204,8 +245,8 @@ fn resolution(
     let upstream = |name: &str| inputs.upstreams.iter().find(|upstream| upstream.name == name);
     match what {
         AlertKind::ErrorRate => match upstream(subject) {
-            Some(found) if found.recent_attempts >= MIN_ATTEMPTS => {
-                if found.recent_errors * 100 < found.recent_attempts * RECOVERY_ERROR_PERCENT {
+            Some(found) if found.recent_attempts >= inputs.thresholds.attempts => {
+                if inputs.thresholds.is_recovered_rate(found) {
                     Resolution::Recovered(format!(
                         "{subject} fails no more than usual: {} of the last {} attempts",
                         found.recent_errors, found.recent_attempts
@@ -301,16 +342,18 @@ fn find_conditions(inputs: &AlertInputs, now: UnixMillis) -> Vec<Condition> {
             add(new_alert(AlertKind::UpstreamDown, name, text, Severity::Error), true);
             continue;
         }
-        if upstream.recent_attempts >= MIN_ATTEMPTS
-            && upstream.recent_errors * 100 >= upstream.recent_attempts * ALERT_ERROR_PERCENT
-        {
+        if inputs.thresholds.is_error_rate(upstream) {
             add(
                 new_alert(AlertKind::ErrorRate, name, error_rate_text(upstream), Severity::Warn),
                 true,
             );
         }
         for key in upstream.keys.iter().filter(|_| !upstream.keys.iter().all(is_unusable)) {
-            let Some(cooldown) = key.cooldown.as_ref().filter(|rest| lasts_long(rest, now)) else {
+            let Some(cooldown) = key.cooldown.as_ref().filter(|rest| {
+                rest.until.is_none_or(|until| {
+                    duration_between(now, until) >= inputs.thresholds.key_outage
+                })
+            }) else {
                 continue;
             };
             let text = format!(
@@ -331,8 +374,9 @@ fn find_conditions(inputs: &AlertInputs, now: UnixMillis) -> Vec<Condition> {
                 retry_suffix(", back in ", cooldown.until, now),
                 cause_suffix(cooldown.cause.as_ref())
             );
-            let lasts =
-                cooldown.until.is_none_or(|until| duration_between(now, until) >= MIN_DURATION);
+            let lasts = cooldown.until.is_none_or(|until| {
+                duration_between(now, until) >= inputs.thresholds.all_keys_outage
+            });
             add(new_alert(AlertKind::KeysCooling, &subject, text, Severity::Error), lasts);
         }
     }
@@ -341,10 +385,6 @@ fn find_conditions(inputs: &AlertInputs, now: UnixMillis) -> Vec<Condition> {
 
 fn is_unusable(key: &KeyAlertInputs) -> bool {
     key.rejection.is_some() || key.cooldown.is_some()
-}
-
-fn lasts_long(cooldown: &AlertCooldown, now: UnixMillis) -> bool {
-    cooldown.until.is_none_or(|until| duration_between(now, until) >= MIN_KEY_OUTAGE)
 }
 
 fn error_rate_text(upstream: &UpstreamAlertInputs) -> String {

@@ -13,8 +13,6 @@ use crate::{
     events::alert::{Alert, AlertKind},
 };
 
-/// An alert about the same problem is not repeated within this time.
-const REPEAT_INTERVAL: Duration = Duration::from_secs(15 * 60);
 /// Maximum number of alerts within [`ALERT_WINDOW`], about any subject.
 const MAX_ALERTS: usize = 20;
 const ALERT_WINDOW: Duration = Duration::from_secs(10 * 60);
@@ -48,7 +46,13 @@ pub struct Throttle {
 impl Throttle {
     /// Returns `Some` if the alert is sent, with the number of alerts that were suppressed before
     /// it because there were too many.
-    pub fn admit(&mut self, alert: &Alert, wanted: &[AlertEvent], now: Mono) -> Option<u32> {
+    pub fn admit(
+        &mut self,
+        alert: &Alert,
+        wanted: &[AlertEvent],
+        repeat_after: Duration,
+        now: Mono,
+    ) -> Option<u32> {
         let Some(event) = alert_event(alert.kind) else { return Some(0) };
         if alert.kind == AlertKind::Recovered {
             // Removed first: after a recovery the next problem starts anew, even if recovery alerts
@@ -59,7 +63,7 @@ impl Throttle {
         if !wanted.contains(&event) {
             return None;
         }
-        self.last_sent.retain(|_, at| now.since(*at) < REPEAT_INTERVAL);
+        self.last_sent.retain(|_, at| now.since(*at) < repeat_after);
         let id = (alert.kind, Arc::clone(&alert.subject));
         if self.last_sent.contains_key(&id) {
             return None;
@@ -100,6 +104,8 @@ mod tests {
     const ALL: [AlertEvent; 3] =
         [AlertEvent::UpstreamDown, AlertEvent::Recovered, AlertEvent::Budget];
 
+    const REPEAT: Duration = Duration::from_secs(900);
+
     fn alert(what: AlertKind, subject: &str) -> Alert {
         Alert { kind: what, subject: subject.into(), text: "x".into(), level: Severity::Error }
     }
@@ -115,7 +121,8 @@ mod tests {
             alert(AlertKind::UpstreamDown, "groq"),
             alert(AlertKind::Recovered, "groq"),
         );
-        let mut goes = |alert: &Alert, minute| throttle.admit(alert, &ALL, at(minute)).is_some();
+        let mut goes =
+            |alert: &Alert, minute| throttle.admit(alert, &ALL, REPEAT, at(minute)).is_some();
 
         assert!(!goes(&well, 0), "nobody was told that it was ill");
         assert!(goes(&down, 1) && goes(&well, 2));
@@ -129,13 +136,20 @@ mod tests {
     fn what_is_not_wanted_does_not_go_and_a_test_always_does() {
         let mut throttle = Throttle::default();
         for _ in 0..2 {
-            assert_eq!(throttle.admit(&alert(AlertKind::ErrorRate, "groq"), &ALL, at(0)), None);
-            assert_eq!(throttle.admit(&alert(AlertKind::Test, "test"), &[], at(0)), Some(0));
+            assert_eq!(
+                throttle.admit(&alert(AlertKind::ErrorRate, "groq"), &ALL, REPEAT, at(0)),
+                None
+            );
+            assert_eq!(
+                throttle.admit(&alert(AlertKind::Test, "test"), &[], REPEAT, at(0)),
+                Some(0)
+            );
         }
         assert_eq!(
             throttle.admit(
                 &alert(AlertKind::UpstreamDown, "groq"),
                 &[AlertEvent::UpstreamDown],
+                REPEAT,
                 at(0)
             ),
             Some(0)
@@ -144,6 +158,7 @@ mod tests {
             throttle.admit(
                 &alert(AlertKind::Recovered, "groq"),
                 &[AlertEvent::UpstreamDown],
+                REPEAT,
                 at(0)
             ),
             None
@@ -155,11 +170,17 @@ mod tests {
         let mut throttle = Throttle::default();
         let goes = (0..50).filter(|n| {
             throttle
-                .admit(&alert(AlertKind::BudgetNear, &format!("project {n}")), &ALL, at(0))
+                .admit(&alert(AlertKind::BudgetNear, &format!("project {n}")), &ALL, REPEAT, at(0))
                 .is_some()
         });
         assert_eq!(goes.count(), MAX_ALERTS);
-        assert_eq!(throttle.admit(&alert(AlertKind::BudgetNear, "late"), &ALL, at(10)), Some(30));
-        assert_eq!(throttle.admit(&alert(AlertKind::BudgetNear, "later"), &ALL, at(10)), Some(0));
+        assert_eq!(
+            throttle.admit(&alert(AlertKind::BudgetNear, "late"), &ALL, REPEAT, at(10)),
+            Some(30)
+        );
+        assert_eq!(
+            throttle.admit(&alert(AlertKind::BudgetNear, "later"), &ALL, REPEAT, at(10)),
+            Some(0)
+        );
     }
 }

@@ -22,9 +22,11 @@ pub struct DailyUse {
     pub tokens: u64,
 }
 
-/// Compares today with the previous days; days without usage are ignored.
+/// Compares today with the previous days; days without usage are ignored. `factor` is the multiple
+/// of the average that raises an alert; with 0 it depends on the average.
 #[must_use]
-pub fn detect_spike(today: DailyUse, previous_days: &[DailyUse]) -> Option<Alert> {
+pub fn detect_spike(today: DailyUse, previous_days: &[DailyUse], factor: f64) -> Option<Alert> {
+    let spike_factor = |average| if factor > 0.0 { factor } else { usual_factor(average) };
     let used_days: Vec<&DailyUse> =
         previous_days.iter().filter(|day| day.tokens > 0 || !day.cost.is_zero()).collect();
     if used_days.len() < MIN_USED_DAYS {
@@ -60,7 +62,7 @@ pub fn detect_spike(today: DailyUse, previous_days: &[DailyUse]) -> Option<Alert
 
 /// Returns the multiple of the average that raises an alert. It is lower for a larger average,
 /// which varies less. The average is in dollars or in millions of tokens.
-fn spike_factor(average: f64) -> f64 {
+fn usual_factor(average: f64) -> f64 {
     match average {
         ..1.0 => 5.0,
         1.0..10.0 => 4.0,
@@ -95,7 +97,7 @@ mod tests {
             ),
         ] {
             assert_eq!(
-                detect_spike(today, before).map(|alert| alert.text.to_string()).as_deref(),
+                detect_spike(today, before, 0.0).map(|alert| alert.text.to_string()).as_deref(),
                 want,
                 "{today:?}"
             );
@@ -105,6 +107,9 @@ mod tests {
             DailyUse { cost: NanoUsd(1_000_000), tokens: 10 },
             DailyUse { cost: NanoUsd(1_000_000), tokens: 10 },
         ];
-        assert_eq!(detect_spike(DailyUse { cost: NanoUsd(10_000_000), tokens: 100 }, &cents), None);
+        let today = DailyUse { cost: NanoUsd(10_000_000), tokens: 100 };
+        assert_eq!(detect_spike(today, &cents, 0.0), None);
+        assert!(detect_spike(day(7, 1), &usual, 3.0).is_some());
+        assert!(detect_spike(day(8, 1), &usual, 6.0).is_none());
     }
 }

@@ -162,6 +162,25 @@ choices! {
 }
 
 choices! {
+    /// The message format of an alert receiver.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub enum AlertFormat {
+        /// The JSON that docs/observing.md describes.
+        #[default]
+        Webhook = "webhook",
+        Slack = "slack",
+        Discord = "discord",
+        DingTalk = "dingtalk",
+        WeCom = "wecom",
+        Feishu = "feishu",
+        Teams = "teams",
+        Telegram = "telegram",
+        Ntfy = "ntfy",
+        Mail = "mail",
+    }
+}
+
+choices! {
     /// Which bodies are stored.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
     #[serde(rename_all = "lowercase")]

@@ -9,6 +9,7 @@ pub use super::{kinds::KindDescription, table::KeySpec};
 use super::{
     kinds::{Number, ValueKind},
     schema::{
+        alert_receiver::AlertReceiver,
         alerts::{AlertSettings, OtlpSettings},
         budget::{Budget, BudgetRows},
         connection::HealthCheck,
@@ -92,6 +93,7 @@ pub fn tables() -> &'static [TableSpec] {
             TableSpec { keys: condition_keys(), ..table::<PriceCondition>(Nested) },
             table::<LedgerSettings>(Once),
             table::<AlertSettings>(Once),
+            table::<AlertReceiver>(Rows),
             table::<OtlpSettings>(Once),
             table::<LogSettings>(Once),
             table::<TuiSettings>(Once),
@@ -180,6 +182,10 @@ mod tests {
             ),
             "model" => format!("[[model]]\nname = \"m\"\ntargets = [\"x\"]\n{name} = {value}\n"),
             "keyless" => format!("[[keyless]]\nlisten = \"127.0.0.1:11435\"\n{name} = {value}\n"),
+            "alert_receiver" => {
+                let row = "name = \"a\"\nurl = \"https://a.example/b\"";
+                format!("[[alert_receiver]]\n{row}\n{name} = {value}\n")
+            }
             "project" => {
                 format!("[[project]]\nname = \"p\"\nkey = \"env:P\"\n{name} = {value}\n")
             }
@@ -209,9 +215,10 @@ mod tests {
         let text = "unheard_of = 1\nbudget = { usd = 1, per = \"day\", unheard_of = 1 }\n[server]\nunheard_of = 1\n[discover]\nunheard_of = 1\n[log]\nunheard_of = 1\n[timeouts]\nunheard_of = 1\n\
             [retry]\nunheard_of = 1\n[cooldown]\nunheard_of = 1\n[routing]\nunheard_of = 1\n[tui]\nunheard_of = 1\n[alerts]\nunheard_of = 1\n[otlp]\nunheard_of = 1\n[ledger]\nunheard_of = 1\n[translation]\nunheard_of = 1\n\
             [[upstream]]\nname = \"a\"\nbase_url = \"https://a.example\"\nunheard_of = 1\n[[model]]\nname = \"a\"\ntargets = [\"x\"]\nunheard_of = 1\n\
-            [[project]]\nname = \"a\"\nkey = \"env:A\"\nunheard_of = 1\n[[keyless]]\nlisten = \"127.0.0.1:11435\"\nunheard_of = 1\n[prices.\"a/b\"]\ninput = 1\nunheard_of = 1\n";
+            [[project]]\nname = \"a\"\nkey = \"env:A\"\nunheard_of = 1\n[[keyless]]\nlisten = \"127.0.0.1:11435\"\nunheard_of = 1\n[prices.\"a/b\"]\ninput = 1\nunheard_of = 1\n\
+            [[alert_receiver]]\nname = \"a\"\nurl = \"https://a.example/b\"\nunheard_of = 1\n";
         let loaded = read(text);
-        assert_eq!(loaded.problems.len(), 19, "{:#?}", loaded.problems);
+        assert_eq!(loaded.problems.len(), 20, "{:#?}", loaded.problems);
         for problem in loaded.problems {
             let table = problem.title.split("in `").nth(1);
             let table = table.and_then(|rest| rest.split(['.', '[', '`']).next());

@@ -19,6 +19,10 @@ pub fn mask_secrets(text: &str) -> String {
     let mut spans = Vec::new();
     let (table, _) = DeTable::parse_recoverable(text);
     for (name, value) in table.get_ref() {
+        // The URL of a receiver is as confidential as a password.
+        if name.get_ref() == "alert_receiver" {
+            collect_urls(value, &mut spans);
+        }
         collect_spans(name.get_ref(), value, false, &mut spans);
     }
     collect_by_shape(text, &mut spans);
@@ -57,6 +61,16 @@ fn collect_spans(
             }
         }
         _ => {}
+    }
+}
+
+/// Collects the spans of `url` in every row.
+fn collect_urls(rows: &Spanned<DeValue<'_>>, spans: &mut Vec<Range<usize>>) {
+    let DeValue::Array(rows) = rows.get_ref() else { return };
+    for row in rows {
+        let DeValue::Table(keys) = row.get_ref() else { continue };
+        let urls = keys.iter().filter(|(name, _)| name.get_ref() == "url");
+        spans.extend(urls.map(|(_, value)| value.span()));
     }
 }
 

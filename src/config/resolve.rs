@@ -12,6 +12,7 @@ use super::{
     problem::Report,
     reader::TableReader,
     schema::{
+        alert_receiver::read_alert_receiver,
         alerts::{AlertSettings, OtlpSettings},
         budget::BudgetRows,
         general::{LogSettings, RoutingSettings},
@@ -26,7 +27,7 @@ use super::{
         upstream::{RowContext, read_upstream},
     },
     settings::Settings,
-    table::{read_key, read_table},
+    table::{Written, read_key, read_table},
     validate::{self, FileRows},
 };
 
@@ -100,7 +101,12 @@ fn read_rows(
     let projects = rows.filter_map(|row| read_project(row, &path_base, report)).collect();
     let rows = top.children("keyless", report).into_iter();
     let keyless = rows.filter_map(|row| read_keyless(row, report)).collect();
-    FileRows { server, alerts, upstreams, names, models, aliases, projects, keyless }
+    let rows = top.children("alert_receiver", report).into_iter();
+    let mut receivers: Vec<_> = rows.filter_map(|row| read_alert_receiver(row, report)).collect();
+    for Written { value, .. } in &mut receivers {
+        value.secret = value.secret.take().map(|secret| path_base.absolute_reference(secret));
+    }
+    FileRows { server, alerts, upstreams, names, models, aliases, projects, keyless, receivers }
 }
 
 fn read_prices(top: &mut TableReader<'_>, report: &mut Report) -> (CurrencyRates, Vec<PriceRow>) {
@@ -123,6 +129,7 @@ fn with_rows(settings: Settings, rows: FileRows) -> Settings {
     Settings {
         server: rows.server.value,
         alerts: rows.alerts.value,
+        alert_receivers: rows.receivers.into_iter().map(|row| Arc::new(row.value)).collect(),
         upstreams: upstreams.map(|row| Arc::new(row.value)).collect(),
         models: rows.models.into_iter().map(|row| Arc::new(row.value)).collect(),
         aliases: rows.aliases.into_iter().map(|row| row.value).collect(),

@@ -4,11 +4,12 @@ use std::{collections::BTreeMap, sync::Arc};
 
 pub use super::{
     choices::{
-        AdaptiveMix, Affinity, AlertEvent, BodyStorage, LossPolicy, Origin, Period, RuleAction,
-        RuleScope, Strategy, UnpricedPolicy,
+        AdaptiveMix, Affinity, AlertEvent, AlertFormat, BodyStorage, LossPolicy, Origin, Period,
+        RuleAction, RuleScope, Strategy, UnpricedPolicy,
     },
     ids::{KeyId, UpstreamId},
     schema::{
+        alert_receiver::AlertReceiver,
         alerts::{AlertSettings, OtlpSettings, OutboundUrl},
         budget::Budget,
         connection::{HealthCheck, ProxySetting},
@@ -59,6 +60,8 @@ pub struct Settings {
     pub tui: TuiSettings,
     pub ledger: LedgerSettings,
     pub alerts: AlertSettings,
+    /// `[[alert_receiver]]`, in file order.
+    pub alert_receivers: Vec<Arc<AlertReceiver>>,
     pub otlp: OtlpSettings,
     /// `[prices]`, in file order.
     pub prices: Vec<PriceRow>,

@@ -86,6 +86,8 @@ fn to_document(settings: &Settings) -> DocumentMut {
     insert_budget(&mut doc, settings);
     insert_table(&mut doc, &settings.ledger);
     insert_table(&mut doc, &settings.alerts);
+    let receivers = settings.alert_receivers.iter().map(|row| row.written_keys());
+    insert_rows(&mut doc, "alert_receiver", receivers);
     insert_table(&mut doc, &settings.otlp);
     insert_prices(&mut doc, settings);
     let rates = settings.rates.iter();

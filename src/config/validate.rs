@@ -11,6 +11,7 @@ use crate::config::{
     problem::Report,
     reader::{KeySpans, Located, SourceSpan},
     schema::{
+        alert_receiver::AlertReceiver,
         alerts::AlertSettings,
         general::ServerSettings,
         keyless::KeylessListener,
@@ -38,6 +39,7 @@ pub(super) struct FileRows {
     pub(super) aliases: Vec<Located<Alias>>,
     pub(super) projects: Vec<Written<Project>>,
     pub(super) keyless: Vec<Written<KeylessListener>>,
+    pub(super) receivers: Vec<Written<AlertReceiver>>,
 }
 
 /// Checks everything that one table or row cannot know.
@@ -49,6 +51,8 @@ pub(super) fn check_rows(all: &FileRows, report: &mut Report) {
     let models = all.models.iter().map(|row| (row.value.name.text(), row.spans.name()));
     let aliases = all.aliases.iter().map(|row| (row.value.name.text(), &row.span));
     check_unique(models.chain(aliases), "models or aliases", report);
+    let receivers = all.receivers.iter().map(|row| (&*row.value.name, row.spans.name()));
+    check_unique(receivers, "alert receivers", report);
     check_listeners(all, report);
     check_keyless(all, report);
     check_alerts(all, report);
@@ -295,6 +299,12 @@ pub fn check_references(settings: &Settings, env: &Environment) -> Vec<String> {
     let secret =
         settings.alerts.secret.as_ref().and_then(|reference| reference_problem(reference, env));
     out.extend(secret.map(|problem| format!("`alerts.secret`: {problem}")));
+    for receiver in &settings.alert_receivers {
+        let secret = receiver.secret.as_ref();
+        let problem = secret.and_then(|reference| reference_problem(reference, env));
+        let name = &receiver.name;
+        out.extend(problem.map(|problem| format!("secret of alert receiver `{name}`: {problem}")));
+    }
     for (name, reference) in &settings.otlp.headers {
         out.extend(
             reference_problem(reference, env)

@@ -173,8 +173,8 @@ impl fmt::Display for ActionMessage {
                 write!(f, "{name} works: the provider returned its model list")
             }
             Self::NoAlertChannel => f.write_str(
-                "no alert channel is configured: set `desktop`, `webhook` or `feishu` under \
-                 [alerts]",
+                "no alert channel is configured: set `desktop` or `webhook` under [alerts], or \
+                 add an [[alert_receiver]]",
             ),
             Self::NoLedger => f.write_str("there is no ledger, so no request can be sent again"),
             Self::NotInFile { name } => write!(

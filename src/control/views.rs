@@ -163,7 +163,7 @@ pub fn keys(engine: &Engine, generation: &Generation) -> Vec<KeyView> {
                 running: view.running,
                 balance: engine.balances.get(key.id).map(|balance| BalanceView {
                     text: balance.text(),
-                    low: balance.is_low(),
+                    low: balance.is_low(generation.settings.alerts.balance_below),
                     amount: balance.amount,
                     currency: balance.currency,
                     at: balance.at,

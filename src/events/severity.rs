@@ -9,3 +9,15 @@ pub enum Severity {
     Warn,
     Error,
 }
+
+impl Severity {
+    /// Returns the word of the API and the config.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Warn => "warn",
+            Self::Error => "error",
+        }
+    }
+}

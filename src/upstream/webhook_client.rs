@@ -43,7 +43,7 @@ pub struct WebhookResponse {
 }
 
 impl WebhookClient {
-    /// Posts JSON.
+    /// Posts a body, which is JSON unless `headers` state another type.
     ///
     /// # Errors
     ///
@@ -58,7 +58,7 @@ impl WebhookClient {
     ) -> Result<WebhookResponse, TransportFault> {
         let client = self.client(url).await?;
         let mut headers = headers;
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.entry(header::CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
         headers.insert(
             header::USER_AGENT,
             HeaderValue::from_static(concat!("aiproxy/", env!("CARGO_PKG_VERSION"))),

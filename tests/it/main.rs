@@ -11,6 +11,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 #![allow(unreachable_pub, reason = "one binary of many small modules")]
 
+mod alert_receivers;
 mod architecture;
 mod asking;
 mod budgets;

@@ -1,5 +1,7 @@
 //! `[alerts]` and `[otlp]`: where alerts and traces go besides the dashboard.
 
+use std::time::Duration;
+
 use http::{HeaderName, HeaderValue, Uri};
 use toml::de::DeValue;
 use toml_edit::{InlineTable, Value};
@@ -8,7 +10,7 @@ use super::names::{describe_text_map, read_reference};
 use crate::{
     config::{
         choices::AlertEvent,
-        kinds::{Flag, KindDescription, List, Text, ValueKind, Words},
+        kinds::{Flag, KindDescription, List, Number, Text, TimeSpan, ValueKind, Words, count},
         problem::Report,
         reader::{self, Node, TableReader, ValueError, text, truncate},
         table::config,
@@ -28,10 +30,27 @@ config! {
         secret: Option<Reference> = None, REFERENCE_OR_EMPTY;
         /// URL of a Feishu bot that receives alerts as cards
         feishu: Option<OutboundUrl> = None, RECEIVER;
-        /// Which alerts are sent; there are also balance, spike and ledger
+        /// Which alerts are sent; there is also ledger
         events: Vec<AlertEvent> = DEFAULT_EVENTS.to_vec(), List(Words(AlertEvent::ALL));
+        /// From this long on, a cooldown of one key is reported although other keys work
+        key_out_after: Duration = Duration::from_secs(600), TimeSpan(SHORTEST, LONGEST);
+        /// From this long on, it is reported that no key of an upstream or model is ready
+        keys_cooling_after: Duration = Duration::from_secs(30), TimeSpan(SHORTEST, LONGEST);
+        /// Share of failed attempts in five minutes that is reported; ends below two fifths of it
+        error_percent: u32 = 50, count(1, 100);
+        /// Fewer attempts in five minutes are no error rate
+        error_attempts: u32 = 10, count(1, 1_000_000);
+        /// Balances below this many dollars are low
+        balance_below: f64 = 1.0, Number(0.0, 1e9);
+        /// How many times the usual use of a day is a spike; 0: 5 down to 1.5, less for more use
+        spike_factor: f64 = 0.0, Number(0.0, 1e6);
+        /// The same problem is not reported again within this time
+        repeat_after: Duration = Duration::from_secs(900), TimeSpan(SHORTEST, LONGEST);
     }
 }
+
+const SHORTEST: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_secs(30 * 86_400);
 
 config! {
     /// Where traces go.
@@ -44,12 +63,14 @@ config! {
     }
 }
 
-const DEFAULT_EVENTS: [AlertEvent; 5] = [
+const DEFAULT_EVENTS: [AlertEvent; 7] = [
     AlertEvent::KeyDown,
     AlertEvent::UpstreamDown,
     AlertEvent::Recovered,
     AlertEvent::Budget,
+    AlertEvent::Balance,
     AlertEvent::ErrorRate,
+    AlertEvent::Spike,
 ];
 
 /// The path is as confidential as a password, so it is not shown.
@@ -66,7 +87,7 @@ const COLLECTOR: Text<Option<OutboundUrl>> = Text {
 };
 
 /// A reference; empty text is `None`.
-const REFERENCE_OR_EMPTY: Text<Option<Reference>> = Text {
+pub(super) const REFERENCE_OR_EMPTY: Text<Option<Reference>> = Text {
     type_name: "reference",
     read: |value| {
         if value.as_str() == Some("") { Ok(None) } else { read_reference(value).map(Some) }
@@ -98,6 +119,40 @@ impl OutboundUrl {
     pub fn origin(&self) -> &str {
         &self.origin
     }
+
+    /// Returns the host without port.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        let (_, host) = self.origin.split_once("://").unwrap_or_default();
+        let port = host.rfind(':').filter(|at| !host[*at..].contains(']'));
+        port.map_or(host, |at| &host[..at])
+    }
+
+    /// Returns the port, if the URL names one.
+    #[must_use]
+    pub fn port(&self) -> Option<u16> {
+        self.origin.rsplit_once(':')?.1.parse().ok()
+    }
+
+    /// Returns what follows the origin, without the query.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        let rest = self.full.strip_prefix(&self.origin).unwrap_or_default();
+        rest.split_once(['?', '#']).map_or(rest, |(path, _)| path)
+    }
+
+    /// Returns the same origin with another path.
+    #[must_use]
+    pub fn with_path(&self, path: &str) -> Self {
+        Self { full: format!("{}{path}", self.origin), origin: self.origin.clone() }
+    }
+
+    /// Returns the URL with more query parameters, which are encoded already.
+    #[must_use]
+    pub fn with_query(&self, parameters: &str) -> Self {
+        let separator = if self.full.contains('?') { '&' } else { '?' };
+        Self { full: format!("{}{separator}{parameters}", self.full), origin: self.origin.clone() }
+    }
 }
 
 impl std::fmt::Debug for OutboundUrl {
@@ -108,6 +163,14 @@ impl std::fmt::Debug for OutboundUrl {
 
 /// Reads the URL of a receiver; an empty text means none.
 fn read_url(value: &DeValue<'_>) -> Result<Option<OutboundUrl>, ValueError> {
+    parse_url(value, &["https", "http"])
+}
+
+/// Reads a URL with one of these schemes; an empty text means none.
+pub(super) fn parse_url(
+    value: &DeValue<'_>,
+    schemes: &[&str],
+) -> Result<Option<OutboundUrl>, ValueError> {
     let written = text(value)?;
     if written.is_empty() {
         return Ok(None);
@@ -121,7 +184,7 @@ fn read_url(value: &DeValue<'_>) -> Result<Option<OutboundUrl>, ValueError> {
     let uri: Uri = written.parse().map_err(|_| bad())?;
     let scheme = uri.scheme_str().ok_or_else(bad)?;
     let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(bad)?;
-    if !matches!(scheme, "http" | "https") {
+    if !schemes.contains(&scheme) {
         return Err(ValueError::with_help(
             format!("`{}:` is not spoken here", truncate(scheme)),
             "write an address that begins with https:// or http://",

@@ -1,6 +1,7 @@
 //! The tables of the config, each defined once by `config!`, and the readers of what a table form
 //! cannot say.
 
+pub(super) mod alert_receiver;
 pub(super) mod alerts;
 pub(super) mod budget;
 pub(super) mod connection;

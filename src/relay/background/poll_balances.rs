@@ -135,10 +135,11 @@ fn record_balance(
     let usd =
         rate.and_then(|rate| to_nanos(amount * rate as f64 / NANOS_PER_UNIT as f64)).map(NanoUsd);
     let balance = Balance { amount, currency, usd, at: engine.clock.unix() };
-    let low = balance.is_low();
+    let limit = engine.generation().settings.alerts.balance_below;
+    let low = balance.is_low(limit);
     let text = balance.text();
     let before = engine.balances.replace(key.id, balance);
-    let was_low = before.as_ref().is_some_and(Balance::is_low);
+    let was_low = before.as_ref().is_some_and(|before| before.is_low(limit));
     let alert = match (was_low, low) {
         (false, true) => {
             let page =

@@ -7,7 +7,7 @@ use tokio::sync::{Notify, futures::Notified};
 use crate::{
     base::{
         clock::{Mono, UnixMillis},
-        money::{NANOS_PER_UNIT, NanoUsd, to_nanos},
+        money::{NanoUsd, to_nanos},
         sync::{Mutex, MutexGuard},
     },
     config::settings::KeyId,
@@ -17,8 +17,6 @@ use crate::{
 const POLL_INTERVAL: Duration = Duration::from_secs(600);
 /// Minimum interval between polls after out-of-credit errors.
 const MIN_RECHECK_INTERVAL: Duration = Duration::from_secs(60);
-/// A balance below one dollar is low.
-const LOW_BALANCE: NanoUsd = NanoUsd(NANOS_PER_UNIT);
 
 /// The known balances, by key.
 #[derive(Debug, Default)]
@@ -38,10 +36,10 @@ pub struct Balance {
 }
 
 impl Balance {
-    /// Returns whether little or nothing is left.
+    /// Returns whether nothing is left, or less than this many dollars.
     #[must_use]
-    pub fn is_low(&self) -> bool {
-        self.amount <= 0.0 || self.usd.is_some_and(|usd| usd < LOW_BALANCE)
+    pub fn is_low(&self, limit: f64) -> bool {
+        self.amount <= 0.0 || self.usd.is_some_and(|usd| usd.dollars() < limit)
     }
 
     /// Formats the amount: `$12.30`, `88.88 CNY`.
@@ -165,10 +163,10 @@ mod tests {
     }
 
     #[test]
-    fn little_is_less_than_a_dollar_in_whatever_currency() {
+    fn balance_is_low_below_the_limit_in_any_currency() {
         let low = |amount, usd: Option<i64>| {
             Balance { amount, currency: "CNY".into(), usd: usd.map(NanoUsd), at: UnixMillis(0) }
-                .is_low()
+                .is_low(1.0)
         };
         assert_eq!(
             [

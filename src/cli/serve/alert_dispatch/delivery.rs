@@ -1,18 +1,22 @@
-//! Delivers alerts to the desktop, the webhook and the chat card.
+//! Delivers alerts to the desktop and to the receivers.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::sync::mpsc;
 
-use super::AlertDispatcher;
+use super::{AlertDispatcher, MAX_QUEUED};
 use crate::{
     alerts::{
-        deliver::{self, DeliveryResult, ReceiverKind},
+        deliver::{self, DeliveryResult},
         desktop,
         message::AlertMessage,
     },
     base::id::RequestId,
-    config::settings::{AlertSettings, OutboundUrl},
+    config::settings::AlertReceiver,
     control::action_message::{ActionMessage, AlertTestResult},
     events::{
         alert::{Alert, AlertKind},
@@ -48,70 +52,87 @@ impl AlertDispatcher {
         }
     }
 
-    /// Delivers messages one at a time; each is retried until it is accepted or dropped.
+    /// Delivers messages: to each receiver one at a time, and to different receivers at once.
     pub(super) async fn deliver_queued(
         &self,
-        form: ReceiverKind,
-        messages: &mut mpsc::Receiver<Arc<AlertMessage>>,
+        messages: &mut mpsc::Receiver<(Arc<str>, Arc<AlertMessage>)>,
     ) {
-        while let Some(message) = messages.recv().await {
-            let mut retry_delays = deliver::RETRY_DELAYS.iter();
-            loop {
-                // Read the settings for each try because a reload may have changed them.
-                let settings = self.settings();
-                let Some(url) = channel_url(&settings, form) else { break };
-                match self.deliver_once(&settings, url, form, &message).await {
-                    DeliveryResult::Delivered => break,
-                    DeliveryResult::Retry { reason: why, retry_after: after } => match retry_delays
-                        .next()
-                    {
-                        Some(delay) => {
-                            tracing::debug!(channel = form.name(), "alert not accepted yet: {why}");
-                            tokio::time::sleep(after.unwrap_or(*delay)).await;
-                        }
-                        None => {
-                            tracing::warn!(channel = form.name(), id = %message.id, "alert dropped after all retries: {why}");
-                            break;
-                        }
-                    },
-                    DeliveryResult::Rejected { reason: why } => {
-                        tracing::warn!(channel = form.name(), id = %message.id, "alert rejected by its receiver: {why}");
+        // What waits for the receivers that are busy now.
+        let mut waiting: BTreeMap<Arc<str>, VecDeque<Arc<AlertMessage>>> = BTreeMap::new();
+        let mut running = FuturesUnordered::new();
+        loop {
+            tokio::select! {
+                Some((name, message)) = messages.recv() => match waiting.get_mut(&name) {
+                    Some(queue) if queue.len() >= MAX_QUEUED => {
+                        tracing::warn!(channel = %name, id = %message.id, "alert not sent: too many are queued");
+                    }
+                    Some(queue) => queue.push_back(message),
+                    None => {
+                        waiting.insert(Arc::clone(&name), VecDeque::new());
+                        running.push(self.deliver(name, message));
+                    }
+                },
+                Some(name) = running.next(), if !running.is_empty() => {
+                    match waiting.get_mut(&name).and_then(VecDeque::pop_front) {
+                        Some(message) => running.push(self.deliver(name, message)),
+                        None => drop(waiting.remove(&name)),
+                    }
+                }
+                else => return,
+            }
+        }
+    }
+
+    /// Tries until the message is accepted or dropped; returns the name of the receiver.
+    async fn deliver(&self, name: Arc<str>, message: Arc<AlertMessage>) -> Arc<str> {
+        let mut retry_delays = deliver::RETRY_DELAYS.iter();
+        loop {
+            // Read the settings for each try because a reload may have changed them.
+            let receivers = self.receivers();
+            let Some(receiver) = receivers.iter().find(|row| row.name == name) else { break };
+            match self.deliver_once(receiver, &message).await {
+                DeliveryResult::Delivered => break,
+                DeliveryResult::Retry { reason, retry_after } => match retry_delays.next() {
+                    Some(delay) => {
+                        tracing::debug!(channel = %name, "alert not accepted yet: {reason}");
+                        tokio::time::sleep(retry_after.unwrap_or(*delay)).await;
+                    }
+                    None => {
+                        tracing::warn!(channel = %name, id = %message.id, "alert dropped after all retries: {reason}");
                         break;
                     }
+                },
+                DeliveryResult::Rejected { reason } => {
+                    tracing::warn!(channel = %name, id = %message.id, "alert rejected by its receiver: {reason}");
+                    break;
                 }
             }
         }
+        name
     }
 
     async fn deliver_once(
         &self,
-        settings: &AlertSettings,
-        url: &OutboundUrl,
-        form: ReceiverKind,
+        receiver: &AlertReceiver,
         message: &AlertMessage,
     ) -> DeliveryResult {
-        match self.signing_secret(settings).await {
+        match self.read_secret(receiver).await {
             Ok(secret) => {
-                deliver::deliver_once(
-                    &self.webhook_client,
-                    url,
-                    form,
-                    secret.as_ref(),
-                    message,
-                    self.engine.clock.unix(),
-                )
-                .await
+                let now = self.engine.clock.unix();
+                let client = &self.webhook_client;
+                deliver::deliver_once(client, receiver, secret.as_ref(), message, now).await
             }
             // Do not send it unsigned: the receiver must reject an unsigned message.
-            Err(why) => DeliveryResult::Retry { reason: why, retry_after: None },
+            Err(reason) => DeliveryResult::Retry { reason, retry_after: None },
         }
     }
 
-    async fn signing_secret(&self, settings: &AlertSettings) -> Result<Option<Secret>, String> {
-        let Some(reference) = &settings.secret else { return Ok(None) };
+    async fn read_secret(&self, receiver: &AlertReceiver) -> Result<Option<Secret>, String> {
+        let Some(reference) = &receiver.secret else { return Ok(None) };
         let read = self.loader.resolver.resolve_any_key(reference).await;
-        read.map(Some)
-            .map_err(|error| format!("`alerts.secret`: {}; {}", error.text(), error.hint()))
+        read.map(Some).map_err(|error| {
+            format!("secret of `{}`: {}; {}", receiver.name, error.text(), error.hint())
+        })
     }
 
     /// Sends one test message to every configured channel and returns the results.
@@ -136,16 +157,13 @@ impl AlertDispatcher {
                 }),
             }
         }
-        for form in [ReceiverKind::Webhook, ReceiverKind::Card] {
-            let Some(url) = channel_url(&settings, form) else { continue };
-            let channel = form.name().into();
-            channels.push(match self.deliver_once(&settings, url, form, &message).await {
-                DeliveryResult::Delivered => {
-                    AlertTestResult::Accepted { channel, origin: url.origin().into() }
-                }
-                DeliveryResult::Retry { reason: why, .. }
-                | DeliveryResult::Rejected { reason: why } => {
-                    AlertTestResult::Failed { channel, problem: why.into() }
+        for receiver in self.receivers() {
+            let channel = Arc::clone(&receiver.name);
+            let origin = receiver.url.as_ref().map_or("", |url| url.origin()).into();
+            channels.push(match self.deliver_once(&receiver, &message).await {
+                DeliveryResult::Delivered => AlertTestResult::Accepted { channel, origin },
+                DeliveryResult::Retry { reason, .. } | DeliveryResult::Rejected { reason } => {
+                    AlertTestResult::Failed { channel, problem: reason.into() }
                 }
             });
         }
@@ -155,12 +173,5 @@ impl AlertDispatcher {
         let failed = channels.iter().any(|result| matches!(result, AlertTestResult::Failed { .. }));
         let tested = ActionMessage::AlertsTested { channels };
         if failed { Err(tested) } else { Ok(tested) }
-    }
-}
-
-fn channel_url(settings: &AlertSettings, form: ReceiverKind) -> Option<&OutboundUrl> {
-    match form {
-        ReceiverKind::Card => settings.feishu.as_ref(),
-        ReceiverKind::Webhook => settings.webhook.as_ref(),
     }
 }

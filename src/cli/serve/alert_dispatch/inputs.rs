@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use crate::{
-    alerts::rules::{AlertCooldown, AlertInputs, KeyAlertInputs, UpstreamAlertInputs},
+    alerts::rules::{
+        AlertCooldown, AlertInputs, AlertThresholds, KeyAlertInputs, UpstreamAlertInputs,
+    },
     base::clock::UnixMillis,
     control::{
         snapshot::{KeyStatus, KeyView, UpstreamState, UpstreamView},
@@ -26,6 +28,7 @@ pub(super) fn collect_inputs(
     let keys = views::keys(engine, &generation);
     let upstreams = views::upstreams(engine, &generation);
     AlertInputs {
+        thresholds: AlertThresholds::new(&generation.settings.alerts),
         upstreams: upstreams
             .iter()
             .filter(|u| u.state != UpstreamState::Disabled)

@@ -1,10 +1,11 @@
 //! Remembers which alerts are active and which were sent.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use crate::{
     alerts::{rules::AlertState, throttle::Throttle},
     base::clock::{Mono, UnixMillis},
+    config::settings::{AlertEvent, AlertSettings},
     control::snapshot::AlertView,
     events::alert::{Alert, AlertKind},
 };
@@ -18,7 +19,8 @@ const MAX_EXTERNAL: usize = 64;
 #[derive(Default)]
 pub(in crate::cli::serve) struct AlertMemory {
     pub(super) state: AlertState,
-    pub(super) throttle: Throttle,
+    /// By name of the receiver.
+    pub(super) throttles: BTreeMap<Arc<str>, Throttle>,
     /// Alerts published by other components, with their times.
     external: Vec<AlertView>,
     /// The last day for which a spike was published.
@@ -43,6 +45,28 @@ impl AlertMemory {
             self.external.push(AlertView { since: at, alert: alert.clone() });
             self.external.drain(..self.external.len().saturating_sub(MAX_EXTERNAL));
         }
+    }
+
+    /// Returns the channels that an alert is sent to, with the number of alerts that each has
+    /// missed before. A channel without events of its own has those of `[alerts]`.
+    pub(super) fn admit<'a>(
+        &mut self,
+        alert: &Alert,
+        channels: impl Iterator<Item = (&'a Arc<str>, &'a Vec<AlertEvent>)>,
+        settings: &AlertSettings,
+        now: Mono,
+    ) -> Vec<(Arc<str>, u32)> {
+        let mut before = std::mem::take(&mut self.throttles);
+        let mut admitted = Vec::new();
+        for (name, events) in channels {
+            let wanted = if events.is_empty() { &settings.events } else { events };
+            let mut throttle = before.remove(name).unwrap_or_default();
+            if let Some(left_out) = throttle.admit(alert, wanted, settings.repeat_after, now) {
+                admitted.push((Arc::clone(name), left_out));
+            }
+            self.throttles.insert(Arc::clone(name), throttle);
+        }
+        admitted
     }
 
     /// Forgets the alerts of other components that have been active for `UNRESOLVED_TTL`.

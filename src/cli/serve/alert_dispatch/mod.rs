@@ -12,12 +12,11 @@ use self::memory::AlertMemory;
 use crate::cli::serve::keys::load::KeyLoader;
 use crate::{
     alerts::{
-        deliver::ReceiverKind,
         message::AlertMessage,
         usage_spike::{self, DailyUse},
     },
     base::sync::{Mutex, MutexGuard},
-    config::settings::AlertSettings,
+    config::settings::{AlertReceiver, AlertSettings},
     control::active_alerts::ActiveAlerts,
     events::{
         alert::Alert,
@@ -41,6 +40,8 @@ const SETTLE_DELAY: Duration = Duration::from_millis(200);
 const SPIKE_CHECK_INTERVAL: Duration = Duration::from_secs(600);
 /// Upper bound for messages queued per channel.
 const MAX_QUEUED: usize = 64;
+/// The name of the channel of desktop notifications; no receiver has a blank in its name.
+const DESKTOP: &str = "the desktop";
 
 /// The state for checking and delivering alerts.
 pub(super) struct AlertDispatcher {
@@ -59,17 +60,16 @@ pub(super) struct AlertDispatcher {
 /// The delivery channels.
 struct AlertChannels {
     desktop: mpsc::Sender<Arc<AlertMessage>>,
-    webhook: mpsc::Sender<Arc<AlertMessage>>,
-    card: mpsc::Sender<Arc<AlertMessage>>,
+    /// With the name of the receiver.
+    receivers: mpsc::Sender<(Arc<str>, Arc<AlertMessage>)>,
 }
 
 impl AlertDispatcher {
     /// Checks and delivers until the future is dropped.
     pub(super) async fn run(&self) {
         let (desktop, mut for_desktop) = mpsc::channel(MAX_QUEUED);
-        let (webhook, mut for_webhook) = mpsc::channel(MAX_QUEUED);
-        let (card, mut for_card) = mpsc::channel(MAX_QUEUED);
-        let channels = AlertChannels { desktop, webhook, card };
+        let (receivers, mut for_receivers) = mpsc::channel(MAX_QUEUED);
+        let channels = AlertChannels { desktop, receivers };
         tokio::join!(
             self.watch_events(channels),
             async {
@@ -77,8 +77,7 @@ impl AlertDispatcher {
                     self.show_on_desktop(&message).await;
                 }
             },
-            self.deliver_queued(ReceiverKind::Webhook, &mut for_webhook),
-            self.deliver_queued(ReceiverKind::Card, &mut for_card),
+            self.deliver_queued(&mut for_receivers),
         );
     }
 
@@ -165,7 +164,7 @@ impl AlertDispatcher {
         };
         let now_used = days.iter().find(|row| row.name == today).map(used).unwrap_or_default();
         let before: Vec<DailyUse> = days.iter().filter(|row| row.name != today).map(used).collect();
-        let alert = usage_spike::detect_spike(now_used, &before);
+        let alert = usage_spike::detect_spike(now_used, &before, self.settings().spike_factor);
         if let Some(alert) = alert
             && std::mem::replace(&mut self.lock_memory().last_spike_day, today.clone()) != today
         {
@@ -176,24 +175,36 @@ impl AlertDispatcher {
     /// Queues a published alert for every channel that accepts it.
     fn send_to_channels(&self, alert: &Alert, channels: &AlertChannels) {
         let settings = self.settings();
+        let receivers = self.receivers();
         let (now, at) = (self.engine.clock.mono(), self.engine.clock.unix());
         let admitted = {
             let mut memory = self.lock_memory();
             memory.record(alert, at);
             self.active_alerts.set(memory.active());
-            memory.throttle.admit(alert, &settings.events, now)
+            let names = receivers.iter().map(|receiver| (&receiver.name, &receiver.events));
+            let desktop = (Arc::from(DESKTOP), Vec::new());
+            let names = names.chain(settings.desktop.then_some((&desktop.0, &desktop.1)));
+            memory.admit(alert, names, &settings, now)
         };
-        let Some(left_out) = admitted else { return };
-        let message = Arc::new(self.build_message(alert.clone(), left_out));
-        for (wanted, channel, name) in [
-            (settings.desktop, &channels.desktop, "desktop"),
-            (settings.webhook.is_some(), &channels.webhook, "webhook"),
-            (settings.feishu.is_some(), &channels.card, "feishu"),
-        ] {
-            if wanted && channel.try_send(Arc::clone(&message)).is_err() {
-                tracing::warn!(channel = name, alert = %alert.kind, "alert not sent: too many are queued");
+        for (name, left_out) in admitted {
+            let message = Arc::new(self.build_message(alert.clone(), left_out));
+            let queued = if *name == *DESKTOP {
+                channels.desktop.try_send(message).is_ok()
+            } else {
+                channels.receivers.try_send((Arc::clone(&name), message)).is_ok()
+            };
+            if !queued {
+                tracing::warn!(channel = %name, alert = %alert.kind, "alert not sent: too many are queued");
             }
         }
+    }
+
+    /// Returns the receivers of the current settings.
+    fn receivers(&self) -> Vec<Arc<AlertReceiver>> {
+        let settings = &self.engine.generation().settings;
+        let mut receivers = AlertReceiver::of_alerts(&settings.alerts);
+        receivers.extend(settings.alert_receivers.iter().cloned());
+        receivers
     }
 
     /// The current settings of alerts.
