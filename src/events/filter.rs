@@ -30,6 +30,8 @@ pub enum FilterTerm {
 /// The field that `field:value` compares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FilterField {
+    /// Text in a stored body; known to the ledger only.
+    Body,
     Client,
     /// The code or the words of an upstream's error.
     Code,
@@ -49,7 +51,8 @@ pub enum FilterField {
 }
 
 /// Each field with its name.
-pub const FIELD_NAMES: [(&str, FilterField); 14] = [
+pub const FIELD_NAMES: [(&str, FilterField); 15] = [
+    ("body", FilterField::Body),
     ("client", FilterField::Client),
     ("code", FilterField::Code),
     ("id", FilterField::Id),
@@ -112,6 +115,14 @@ impl Filter {
         &self.terms
     }
 
+    /// Returns the texts that a stored body must contain.
+    pub fn body_texts(&self) -> impl Iterator<Item = &str> {
+        self.terms.iter().filter_map(|term| match term {
+            FilterTerm::Field(FilterField::Body, text) if !text.is_empty() => Some(text.as_str()),
+            _ => None,
+        })
+    }
+
     /// Returns the text as typed.
     #[must_use]
     pub fn text(&self) -> &str {
@@ -129,6 +140,7 @@ impl Filter {
             }
             FilterTerm::DurationAbove(ms) => r.duration_ms.is_some_and(|d| u64::from(d) > *ms),
             FilterTerm::DurationBelow(ms) => r.duration_ms.is_some_and(|d| u64::from(d) < *ms),
+            FilterTerm::Field(FilterField::Body, _) => false,
             FilterTerm::Field(FilterField::Client, v) => contains_ignore_case(&r.client, v),
             FilterTerm::Field(FilterField::Code, v) => {
                 let contains = |text: &str| contains_ignore_case(text, v);

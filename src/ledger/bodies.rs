@@ -257,17 +257,8 @@ pub(super) fn read_bodies(
     for row in rows {
         let (side, media, total, head, ids) = row?;
         let mut bytes = Vec::new();
-        let mut chunk =
-            connection.prepare_cached("SELECT packed, data FROM chunk WHERE id = ?1")?;
-        for id in ids.chunks_exact(8) {
-            let id = i64::from_be_bytes(id.try_into().unwrap_or_default());
-            // A missing chunk appears as a gap; the rest of the body is still shown.
-            if let Some((packed, data)) = chunk
-                .query_row([id], |row| Ok((row.get::<_, bool>(0)?, row.get::<_, Vec<u8>>(1)?)))
-                .optional()?
-            {
-                if packed { inflate(&data, &mut bytes) } else { bytes.extend_from_slice(&data) }
-            }
+        for id in ids.as_chunks().0 {
+            read_chunk(connection, i64::from_be_bytes(*id), &mut bytes)?;
         }
         let head = usize::try_from(head).unwrap_or(0).min(bytes.len());
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -281,6 +272,24 @@ pub(super) fn read_bodies(
         });
     }
     Ok(out)
+}
+
+/// Appends a chunk. A missing one appears as a gap; the rest of the body is still shown.
+pub(super) fn read_chunk(
+    connection: &Connection,
+    id: i64,
+    out: &mut Vec<u8>,
+) -> rusqlite::Result<()> {
+    let mut query = connection.prepare_cached("SELECT packed, data FROM chunk WHERE id = ?1")?;
+    let found = query
+        .query_row([id], |row| Ok((row.get::<_, bool>(0)?, row.get::<_, Vec<u8>>(1)?)))
+        .optional()?;
+    match found {
+        Some((true, data)) => inflate(&data, out),
+        Some((false, data)) => out.extend_from_slice(&data),
+        None => {}
+    }
+    Ok(())
 }
 
 fn inflate(data: &[u8], out: &mut Vec<u8>) {

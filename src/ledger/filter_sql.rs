@@ -49,6 +49,8 @@ pub(super) fn term_to_sql(term: &FilterTerm, values: &mut Vec<Value>) -> String 
                         column_like("coalesce(a.outcome, '')", &param)
                     )
                 }
+                // It is searched for in each row that the other terms leave.
+                FilterField::Body => "1".to_owned(),
                 FilterField::Ip => {
                     let pattern = format!("{}%", escape_like(value));
                     column_like("coalesce(ip, '')", &bind(pattern.into()))

@@ -2,6 +2,7 @@
 //! opens its own connection.
 
 pub mod bodies;
+mod body_search;
 pub mod check;
 mod daily;
 pub mod export;

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     bodies::{self, BodyView},
+    body_search::BodySearch,
     migrate,
 };
 use crate::ledger::{
@@ -184,7 +185,11 @@ impl LedgerReader {
             values.push(Value::from(before.to_string()));
             conditions.push(format!("id < ?{}", values.len()));
         }
-        values.push(Value::from(i64::try_from(limit).unwrap_or(i64::MAX)));
+        let mut body_search =
+            filter.body_texts().next().is_some().then(|| BodySearch::new(filter.body_texts()));
+        // The search leaves fewer rows than the query.
+        let rows = if body_search.is_some() { usize::MAX } else { limit };
+        values.push(Value::from(i64::try_from(rows).unwrap_or(i64::MAX)));
         let sql = format!(
             "SELECT {} FROM request WHERE {} ORDER BY id DESC LIMIT ?{}",
             selected_columns(),
@@ -195,7 +200,20 @@ impl LedgerReader {
         let rows = query.query_map(rusqlite::params_from_iter(values), |row| {
             read_request_row(row).map(|found| found.record)
         })?;
-        let mut records = rows.collect::<Result<Vec<_>, _>>()?;
+        let mut records = Vec::new();
+        for record in rows {
+            let record = record?;
+            let is_match = match &mut body_search {
+                Some(search) => search.matches(&self.connection, &record.id.to_string())?,
+                None => true,
+            };
+            if is_match {
+                records.push(record);
+            }
+            if records.len() >= limit {
+                break;
+            }
+        }
         for record in &mut records {
             record.attempts = self
                 .attempts(&record.id.to_string())?

@@ -432,3 +432,42 @@ fn requests_are_found_by_their_end_user_and_the_address_of_the_client() {
     poll_until("the row", || (found(&silent, "project:it") == 1).then_some(()));
     assert_eq!((found(&silent, "user:end"), found(&silent, "ip:127")), (0, 0));
 }
+
+#[test]
+fn requests_are_found_by_text_in_their_stored_bodies() {
+    let upstream = Upstream::with_director(|seen, _| {
+        let text = if String::from_utf8_lossy(&seen.body).contains("weather") {
+            "It will RAIN"
+        } else {
+            "hello"
+        };
+        Scene::chat(text)
+    });
+    let proxy = Setup::new().config(PRICED).upstream("one", &upstream, &["work"]).start();
+    // The text is in the middle of a long conversation, beyond the first part that is stored.
+    let long =
+        |text: &str| format!("{} {text} {}", "lorem ".repeat(20_000), "ipsum ".repeat(9_000));
+    for text in ["what is the weather?", "wie ist das Wetter in Köln?", &long("a needle")] {
+        assert_eq!(proxy.chat(text).status, 200);
+    }
+
+    let count = |filter: &[&str]| {
+        let arguments = [&["log", "--json"], filter].concat();
+        cli_output(&proxy, &arguments).lines().filter(|line| line.contains("\"request\"")).count()
+    };
+    poll_until("three requests in the ledger", || (count(&["op:chat"]) == 3).then_some(()));
+    for (filter, want) in [
+        (&["body:rain"][..], 1),
+        (&["body:Weather"], 1),
+        (&["body:köln"], 1),
+        (&["body:needle"], 1),
+        (&["body:needle", "body:ipsum"], 1),
+        (&["body:needle", "body:weather"], 0),
+        (&["body:hello"], 2),
+        (&["body:hello", "model:other"], 0),
+    ] {
+        assert_eq!(count(filter), want, "{filter:?}");
+    }
+    let followed = proxy.cli(&["log", "--follow", "body:rain"]);
+    assert_eq!(followed.status.code(), Some(2), "{followed:?}");
+}

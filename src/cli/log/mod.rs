@@ -37,6 +37,7 @@ pub(super) const EXAMPLES: &str = "\
 FILTER is the same as in the dashboard: words to search for, and any of
   model:gpt upstream:openai key:work project:ide client:aider op:chat state:failed level:warn
   id:01f2a             a prefix of a request id
+  body:timeout         text in the stored request or answer (history only)
   status:5xx           the status that the client received
   '>2s' '<500ms'       duration
   'cost>0.01'          cost in dollars
@@ -110,6 +111,12 @@ pub async fn run(ctx: &CommandContext, args: LogArgs) -> Result<ExitStatus, CliE
         }
         Some(LogCommand::Replay(_)) | None => {}
     }
+    if args.follow && filter.body_texts().next().is_some() {
+        return Err(CliError::usage(
+            "`body:` searches what is stored, and --follow shows what is new",
+        )
+        .hint("leave out --follow"));
+    }
     let printer = LogPrinter { filter, json: ctx.global.json, styler };
     let limit = args.limit as usize;
     let query = HistoryQuery {
@@ -166,7 +173,11 @@ pub async fn run(ctx: &CommandContext, args: LogArgs) -> Result<ExitStatus, CliE
         live.apply(&event);
         match &event.kind {
             EventKind::Ended { id, .. } => {
-                if let Some(record) = live.recent.back().filter(|record| record.id == *id) {
+                if let Some(record) = live
+                    .recent
+                    .back()
+                    .filter(|record| record.id == *id && printer.filter.matches_request(record))
+                {
                     printer.print_request(record)?;
                 }
             }
@@ -259,8 +270,8 @@ impl LogEntry<'_> {
 }
 
 impl LogPrinter {
-    /// Prints the newest past entries, oldest first: requests from the ledger and requests that are
-    /// only in the proxy's memory so far.
+    /// Prints the newest past entries, oldest first: requests that the ledger found, and those that
+    /// are only in the proxy's memory so far.
     fn print_history(
         &self,
         live: &Live,
@@ -268,17 +279,17 @@ impl LogPrinter {
         limit: usize,
     ) -> Result<(), CliError> {
         let known: std::collections::HashSet<_> = history.iter().map(|record| record.id).collect();
-        history.extend(live.finished().filter(|record| !known.contains(&record.id)).cloned());
+        let is_new = |record: &&RequestRecord| {
+            !known.contains(&record.id) && self.filter.matches_request(record)
+        };
+        history.extend(live.finished().filter(is_new).cloned());
         // Omit events that repeat a request's own row.
         let events = live
             .lines
             .iter()
             .filter(|line| line.id.is_none() && self.filter.matches_line(line, None))
             .map(LogEntry::Event);
-        let requests = history
-            .iter()
-            .filter(|record| self.filter.matches_request(record))
-            .map(LogEntry::Request);
+        let requests = history.iter().map(LogEntry::Request);
         let mut entries: Vec<_> = events.chain(requests).collect();
         entries.sort_by_key(LogEntry::at);
         if entries.is_empty() && limit > 0 && !self.json {
@@ -294,9 +305,6 @@ impl LogPrinter {
     }
 
     fn print_request(&self, record: &RequestRecord) -> Result<(), CliError> {
-        if !self.filter.matches_request(record) {
-            return Ok(());
-        }
         if self.json {
             return output::print_json_line(&json!({ "request": record }));
         }
