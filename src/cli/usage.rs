@@ -312,6 +312,7 @@ mod tests {
         let day =
             |name: &str, cost| TotalsRow { name: name.into(), totals: sums(1, 1, 0, cost, 0) };
         UsageReport {
+            rates: Vec::new(),
             by: GroupBy::Model,
             from: UnixMillis(1_700_000_000_000),
             until: UnixMillis(1_700_100_000_000),

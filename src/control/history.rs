@@ -21,6 +21,7 @@ use crate::{
 
 pub use crate::ledger::{
     query::RequestDetail,
+    rates::RateRow,
     totals::{GroupBy, Totals, TotalsRow, UsageReport},
 };
 

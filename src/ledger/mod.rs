@@ -9,6 +9,7 @@ pub mod export;
 mod filter_sql;
 pub mod migrate;
 pub mod query;
+pub mod rates;
 pub mod retention;
 mod rows;
 pub mod store;

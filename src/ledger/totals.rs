@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::ledger::{
     daily::day_number,
     query::{LedgerReader, QueryError},
+    rates::RateRow,
     rows::{USAGE_COLUMNS, parse_precision, usage_columns, usage_from_columns},
     time_range::{TimeRange, day_label, hour_label, minute_label},
 };
@@ -22,7 +23,7 @@ use crate::{
 };
 
 /// Upper bound for the duration of a request.
-const MAX_REQUEST_MS: i64 = 2 * 86_400_000;
+pub(super) const MAX_REQUEST_MS: i64 = 2 * 86_400_000;
 
 /// What totals are grouped by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -169,6 +170,9 @@ pub struct UsageReport {
     /// Sorted by cost, highest first; spans of time are in chronological order.
     pub rows: Vec<TotalsRow>,
     pub total: Totals,
+    /// What the groups did in the last half hour; empty for spans of time.
+    #[serde(default)]
+    pub rates: Vec<RateRow>,
     /// Totals per day, in chronological order.
     pub days: Vec<TotalsRow>,
     /// Totals of the built-in demo upstream, which the other totals exclude.
@@ -216,6 +220,7 @@ impl LedgerReader {
             until: now,
             tz,
             rows,
+            rates: self.rates(by, now)?,
             days: sorted_rows(accumulator.days),
             total: accumulator.total,
             demo: accumulator.demo,
@@ -377,7 +382,7 @@ fn group_name(by: GroupBy, upstream: &str, key: &str, model: &str) -> String {
     }
 }
 
-fn generating_ops_sql() -> String {
+pub(super) fn generating_ops_sql() -> String {
     let names: Vec<String> = Op::ALL
         .into_iter()
         .filter(|op| op.generates())

@@ -421,7 +421,7 @@ fn rows_of_ended_requests_stand_by_the_time_that_they_show_and_name_nothing_twic
     live.recent.push_back(sample::finished(0, "healthy/chat-large", "healthy", 200, 60_000).into());
     let last = live.recent.back_mut().map(Arc::make_mut).unwrap();
     last.attempts[0].model = "chat-large".into();
-    let text = draw_to_text(&mut app, 120, 40);
+    let text = draw_to_text(&mut app, 120, 30);
     let times: Vec<&str> = text
         .lines()
         .filter(|line| line.contains("22:1") && !line.contains('◐'))

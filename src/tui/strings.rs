@@ -169,7 +169,7 @@ texts! {
         time client model upstream key state age try_ ttft speed tokens cost dialect tier keys p50
         p95 errors minutes models
         fingerprint until run requests rpm tpm today kind health price targets level what used
-        input cached output reasoning failed share
+        input cached output reasoning failed share rate token_rate half_hour
         project session day balance tries
     }
     state: States {

@@ -471,3 +471,32 @@ fn requests_are_found_by_text_in_their_stored_bodies() {
     let followed = proxy.cli(&["log", "--follow", "body:rain"]);
     assert_eq!(followed.status.code(), Some(2), "{followed:?}");
 }
+
+#[test]
+fn usage_has_the_rates_of_the_last_half_hour() {
+    let upstream = Upstream::start(vec![Scene::chat("hello")]);
+    let proxy = Setup::new().config(PRICED).upstream("one", &upstream, &["work"]).start();
+    for _ in 0..3 {
+        assert_eq!(proxy.chat("hi").status, 200);
+    }
+    let token = fs::read_to_string(proxy.home.data().join("run/token")).expect("the token");
+    let rates = |by: &str| {
+        let path = format!("/aiproxy/v1/usage?by={by}&since=1d");
+        Request::get(&path).bearer(token.trim()).send(proxy.addr).json()["rates"].clone()
+    };
+    for (by, name) in [("model", "m"), ("upstream", "one"), ("project", "it"), ("key", "one/work")]
+    {
+        let rates = rates(by);
+        let row = &rates[0];
+        let sum = |key: &str| -> u64 {
+            row[key].as_array().into_iter().flatten().filter_map(Value::as_u64).sum()
+        };
+        assert_eq!(
+            (&row["name"], sum("requests"), sum("tokens")),
+            (&json!(name), 3, 15),
+            "{rates}"
+        );
+        assert_eq!(row["requests"].as_array().map(Vec::len), Some(30));
+    }
+    assert_eq!(rates("day"), json!([]));
+}

@@ -25,6 +25,7 @@ use crate::{
     tui::{
         app::{App, ListRow, Overlay, RowId},
         format::FrameContext,
+        layout::Layout,
         problem::key_name,
         screen::Screen,
         strings::TextFn,
@@ -91,8 +92,23 @@ pub fn list_area(app: &App, body: Rect) -> Rect {
         Screen::Usage => usage::head_height(app, body),
         _ => 0,
     } + 1;
+    let below = if app.screen == Screen::Live { live::preview_area(app, body).height } else { 0 };
     let above = above.min(body.height);
-    Rect { y: body.y + above, height: body.height - above, ..body }
+    Rect { y: body.y + above, height: body.height.saturating_sub(above + below), ..body }
+}
+
+/// The request whose transcript is on the screen, and whether its raw form is shown: the open one,
+/// or the selected one of a tall Live screen.
+#[must_use]
+pub fn shown_request(app: &App, now: FrameContext) -> Option<(RequestId, bool)> {
+    if let Some(view) = app.request_view() {
+        return Some((view.id, view.raw));
+    }
+    let body = Layout::compute(app, app.size.0, app.size.1, now).body;
+    let is_preview = app.overlay.is_none()
+        && app.screen == Screen::Live
+        && live::preview_area(app, body).height > 0;
+    live::previewed_request(app).filter(|_| is_preview).map(|r| (r.id, false))
 }
 
 /// The row at a line of the terminal.

@@ -463,8 +463,15 @@ pub(in crate::tui) fn usage_report(by: &str) -> UsageReport {
         row("2023-11-10", totals_json(61, 210_000, 64_000, 19_000, 402_000_000)),
         row("2023-11-14", totals_json(122, 200_000, 900_000, 48_200, 1_840_000_000)),
     ];
+    let rate = |name: &str, n: u64| {
+        let requests: Vec<u64> = (0..30).map(|minute| (minute * n) % 7).collect();
+        let tokens: Vec<u64> = requests.iter().map(|count| count * 900).collect();
+        format!(r#"{{"name":"{name}","requests":{requests:?},"tokens":{tokens:?}}}"#)
+    };
+    let rates = [rate("healthy/work", 3), rate("claude-sonnet-4-5", 4), rate("gpt-5-mini", 2)];
     parse(&format!(
-        r#"{{"by":"{by}","from":0,"until":{},"tz":"UTC","rows":[{}],"total":{{{}}},"days":[{}],"demo":{{{}}}}}"#,
+        r#"{{"by":"{by}","rates":[{}],"from":0,"until":{},"tz":"UTC","rows":[{}],"total":{{{}}},"days":[{}],"demo":{{{}}}}}"#,
+        rates.join(","),
         NOW.0,
         rows.join(","),
         totals_json(205, 434_900, 964_000, 80_000, 1_840_300_000),

@@ -19,6 +19,7 @@ use crate::{
         format::FrameContext,
         rates::TrafficRates,
         reason_words::ReasonWords,
+        screens,
         strings::fill,
         update::refresh::{fetch_snapshot, refresh},
     },
@@ -105,7 +106,7 @@ pub(super) fn on_event(app: &mut App, event: &Event, now: FrameContext) -> Vec<E
         _ => None,
     };
     app.transcript_fetch.stale |=
-        about.is_some() && app.request_view().map(|view| view.id) == about;
+        about.is_some() && screens::shown_request(app, now).map(|(id, _)| id) == about;
     app.snapshot_fetch.urgent |= matches!(
         event.kind,
         EventKind::Alert { .. } | EventKind::Config { .. } | EventKind::Health { .. }
@@ -130,9 +131,9 @@ pub(super) fn on_transcript(
     now: FrameContext,
 ) {
     app.transcript_fetch.pending = false;
-    let Some(view) = app.request_view() else { return };
+    let Some((id, raw)) = screens::shown_request(app, now) else { return };
     match story {
-        Ok(mut story) if story.id == view.id => {
+        Ok(mut story) if story.id == id => {
             if story.only_answer
                 && let Some(before) = app.transcript.take().filter(|before| before.id == story.id)
             {
@@ -141,23 +142,23 @@ pub(super) fn on_transcript(
             }
             offer_exact_copy(app, &story);
             // The other form may have been fetched only for copying.
-            if story.raw == view.raw {
+            if story.raw == raw {
                 app.transcript = Some(story);
             }
         }
         Ok(_) => {}
-        Err(_) if app.request(view.id).is_some() => {
+        Err(_) if app.request(id).is_some() => {
             // The record exists but its text does not; the next event triggers another fetch.
-            let record = app.request(view.id).cloned().map(Box::new);
+            let record = app.request(id).cloned().map(Box::new);
             let story = RequestTranscript {
-                id: view.id,
+                id,
                 request_headers: Vec::new(),
                 response_headers: Vec::new(),
                 conversation: Vec::new(),
                 answer: Vec::new(),
                 bodies_stored: false,
                 only_answer: false,
-                raw: view.raw,
+                raw,
                 record,
             };
             app.transcript = Some(Box::new(story));

@@ -62,9 +62,8 @@ pub(super) fn mark_stale(app: &mut App, now: FrameContext) {
         .as_ref()
         .is_some_and(|s| wait_ended_since(s, app.snapshot_fetch.fetched_at, now.at));
     // A view of a running request fetches its transcript repeatedly.
-    app.transcript_fetch.stale |= app
-        .request_view()
-        .is_some_and(|view| app.request(view.id).is_some_and(RequestRecord::is_running));
+    app.transcript_fetch.stale |= screens::shown_request(app, now)
+        .is_some_and(|(id, _)| app.request(id).is_some_and(RequestRecord::is_running));
 }
 
 fn wait_ended_since(snapshot: &Snapshot, then: UnixMillis, now: UnixMillis) -> bool {
@@ -73,23 +72,23 @@ fn wait_ended_since(snapshot: &Snapshot, then: UnixMillis, now: UnixMillis) -> b
         || snapshot.keys.iter().any(|k| ended(k.until) || k.scopes.iter().any(|s| ended(s.until)))
 }
 
-/// Fetches more of the open request's transcript.
+/// Fetches more of the transcript of the request on the screen.
 fn fetch_transcript(app: &mut App, now: FrameContext) -> Option<Effect> {
-    let view = app.request_view()?;
-    let known = app.transcript_of(view.id).filter(|story| story.raw == view.raw);
-    let due = known.is_none()
-        || (app.transcript_fetch.stale
-            && now.at.0 - app.transcript_fetch.requested_at.0 >= TRANSCRIPT_MS);
+    let (id, raw) = screens::shown_request(app, now)?;
+    let known = app.transcript_of(id).filter(|story| story.raw == raw);
+    let waited = now.at.0 - app.transcript_fetch.requested_at.0 >= TRANSCRIPT_MS;
+    // The request under a list changes as fast as requests come.
+    let due = match known {
+        None => waited || app.request_view().is_some(),
+        Some(_) => waited && app.transcript_fetch.stale,
+    };
     if app.transcript_fetch.pending || !due {
         return None;
     }
-    let running = app.request(view.id).is_some_and(RequestRecord::is_running);
+    let running = app.request(id).is_some_and(RequestRecord::is_running);
     let only_answer = known.is_some_and(|story| running && !story.conversation.is_empty());
     app.transcript_fetch = TranscriptFetch { stale: false, pending: true, requested_at: now.at };
-    Some(Effect::FetchTranscript {
-        id: view.id,
-        query: TranscriptQuery { only_answer, raw: view.raw },
-    })
+    Some(Effect::FetchTranscript { id, query: TranscriptQuery { only_answer, raw } })
 }
 
 /// Fetches the explanation of the open request, once the request has ended.

@@ -18,6 +18,7 @@ use crate::{
         screens::{
             cells as shared,
             list::{self, List, ListColumn},
+            request,
         },
         status_bar::requests_today,
         strings::{TextFn, fill},
@@ -141,6 +142,33 @@ fn sort_finished<K: Ord>(rows: &mut [&RequestRecord], value: impl Fn(&RequestRec
     rows[running..].sort_by_key(|r| Reverse(value(r)));
 }
 
+/// Minimum height of the body for a view of the selected request under the list.
+const MIN_PREVIEW_BODY: u16 = 32;
+
+/// The lower half of a tall screen, which shows the selected request; without one it has no height.
+pub(super) fn preview_area(app: &App, body: Rect) -> Rect {
+    let has_rows = || {
+        app.live().is_some_and(|live| !live.running.is_empty() || live.finished().next().is_some())
+    };
+    let is_shown = body.height >= MIN_PREVIEW_BODY && has_rows();
+    let height = if is_shown { body.height / 2 } else { 0 };
+    Rect { y: body.bottom() - height, height, ..body }
+}
+
+/// The request that a tall screen shows under the list: the selected one, else the first.
+pub(super) fn previewed_request(app: &App) -> Option<&RequestRecord> {
+    let (live, list) = (app.live()?, app.list_state_of(Screen::Live));
+    if let Some(RowId::Request(id)) = &list.selected {
+        return app.request(*id);
+    }
+    if list.sort > 0 {
+        return list::sorted_rows::<LiveList>(app).into_iter().next();
+    }
+    let matches = |r: &&RequestRecord| list.filter.is_empty() || list.filter.matches_request(r);
+    let running = live.running.iter().find(matches);
+    running.or_else(|| live.finished().rev().filter(matches).max_by_key(|r| r.at))
+}
+
 pub(super) fn draw(app: &App, now: FrameContext, canvas: &mut Canvas<'_>, area: Rect) {
     let now = app.live_now(now);
     let charts = chart_height(area);
@@ -148,7 +176,14 @@ pub(super) fn draw(app: &App, now: FrameContext, canvas: &mut Canvas<'_>, area: 
         draw_charts(app, now, canvas, area);
         canvas.rule(area, area.y + 1);
     }
-    let area = Rect { y: area.y + charts, height: area.height - charts, ..area };
+    let preview = preview_area(app, area);
+    if preview.height > 0
+        && let Some(r) = previewed_request(app)
+    {
+        request::draw_preview(app, now, canvas, preview, r);
+    }
+    let height = area.height.saturating_sub(charts + preview.height);
+    let area = Rect { y: area.y + charts, height, ..area };
     if LiveList::rows(app).is_empty() && app.list_state().filter.is_empty() {
         draw_empty(app, now, canvas, area);
     } else {

@@ -170,6 +170,36 @@ pub(super) fn draw(
     }
 }
 
+/// Draws a request under a list: its head, its attempts and the end of its answer.
+pub(super) fn draw_preview(
+    app: &App,
+    now: FrameContext,
+    canvas: &mut Canvas<'_>,
+    area: Rect,
+    r: &RequestRecord,
+) {
+    canvas.rule(area, area.y);
+    let rest = Rect { y: area.y + 1, height: area.height.saturating_sub(1), ..area };
+    draw_head(r, now, canvas, rest);
+    let body = Rect { y: rest.y + 1, height: rest.height.saturating_sub(1), ..rest };
+    let attempts = timeline::lines(app, r, now, area.width);
+    let half = usize::from(body.height / 2);
+    let used = u16::try_from(attempts.len().min(half)).unwrap_or(0);
+    for (line, y) in attempts.iter().take(half).zip(body.y..) {
+        canvas.spans(body.x + 3, y, body.width.saturating_sub(4), line);
+    }
+    let rule = body.y + used;
+    canvas.rule(area, rule);
+    let title = [span(format!(" {} ", now.text.request.answer), ThemeRole::Dim)];
+    canvas.spans(area.x + 1, rule, area.width.saturating_sub(2), &title);
+    let height = body.height.saturating_sub(used + 1);
+    let answer = transcript::answer(app, r, now, usize::from(area.width.saturating_sub(4)));
+    let hidden = if r.is_running() { overflow_lines(answer.len(), height) } else { 0 };
+    for (line, y) in answer.iter().skip(usize::from(hidden)).zip(rule + 1..body.bottom()) {
+        canvas.spans(body.x + 3, y, body.width.saturating_sub(4), line);
+    }
+}
+
 /// The pane titles in the rules; the focused pane is highlighted.
 fn draw_titles(
     view: &RequestView,

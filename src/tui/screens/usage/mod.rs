@@ -16,7 +16,7 @@ use self::{
     totals::draw_totals,
 };
 use crate::{
-    control::history::{GroupBy, Totals, TotalsRow, UsageReport},
+    control::history::{GroupBy, RateRow, Totals, TotalsRow, UsageReport},
     tui::{
         app::{App, RowId},
         format::{self, FrameContext, UNKNOWN},
@@ -34,6 +34,8 @@ use crate::{
     },
 };
 
+/// Width of the bars of the last half hour: two minutes each.
+const RECENT_BARS: u16 = 15;
 /// Maximum width of a row's bar.
 const MAX_SHARE_WIDTH: usize = 24;
 
@@ -44,6 +46,8 @@ type Column<'a> = ListColumn<'a, UsageList>;
 /// A row and its size relative to the largest row.
 pub(super) struct UsageRow<'a> {
     row: &'a TotalsRow,
+    /// `None` if there was no traffic in the last half hour.
+    rate: Option<&'a RateRow>,
     by: GroupBy,
     /// Thousandths of the largest row.
     share_permille: u64,
@@ -53,6 +57,9 @@ pub(super) struct UsageRow<'a> {
 pub(super) enum UsageColumn {
     Name,
     Requests,
+    Rpm,
+    Tpm,
+    Recent,
     Failed,
     Input,
     Cached,
@@ -80,19 +87,28 @@ impl List for UsageList {
             ),
             Column::right(Id::Requests, |t| &t.col.requests, 5..=7)
                 .cell(|part, _, _| cells::number(part.row.totals.requests))
-                .hidden(7)
+                .hidden(9)
                 .sortable(
                     |t| &t.order.requests,
                     |rows| {
                         rows.sort_by_key(|part| Reverse(part.row.totals.requests));
                     },
                 ),
+            Column::right(Id::Rpm, |t| &t.col.rate, 7..=7)
+                .cell(|part, _, _| cells::number(part.rate.map_or(0, RateRow::requests_per_minute)))
+                .hidden(3),
+            Column::right(Id::Tpm, |t| &t.col.token_rate, 7..=7)
+                .cell(|part, _, _| cells::number(part.rate.map_or(0, RateRow::tokens_per_minute)))
+                .hidden(2),
+            Column::left(Id::Recent, |t| &t.col.half_hour, RECENT_BARS..=RECENT_BARS)
+                .cell(recent_cell)
+                .hidden(1),
             Column::right(Id::Failed, |t| &t.col.failed, 6..=7)
                 .cell(|part, _, _| failed_cell(&part.row.totals))
-                .hidden(1),
+                .hidden(4),
             Column::right(Id::Input, |t| &t.col.input, 6..=8)
                 .cell(|part, _, _| cells::number(part.row.totals.usage.input_total()))
-                .hidden(6)
+                .hidden(8)
                 .sortable(
                     |t| &t.order.tokens,
                     |rows| {
@@ -101,13 +117,13 @@ impl List for UsageList {
                 ),
             Column::right(Id::Cached, |t| &t.col.cached, 10..=12)
                 .cell(|part, _, _| cached_cell(part))
-                .hidden(4),
+                .hidden(6),
             Column::right(Id::Output, |t| &t.col.output, 6..=8)
                 .cell(|part, _, _| cells::number(part.row.totals.usage.output_total()))
-                .hidden(8),
+                .hidden(10),
             Column::right(Id::Reasoning, |t| &t.col.reasoning, 6..=8)
                 .cell(|part, _, _| cells::number(part.row.totals.usage.reasoning))
-                .hidden(2),
+                .hidden(5),
             Column::right(Id::Cost, |t| &t.col.cost, 8..=10).cell(|part, _, _| {
                 cells::optional(Some(part.row.totals.displayed_cost().to_string()))
             }),
@@ -116,7 +132,7 @@ impl List for UsageList {
                     let max_width = max_width.min(MAX_SHARE_WIDTH);
                     vec![span(gauge::bar(part.share_permille, 1_000, max_width), ThemeRole::Accent)]
                 })
-                .hidden(5),
+                .hidden(7),
         ]
     }
 
@@ -132,7 +148,8 @@ impl List for UsageList {
             .map(|row| {
                 let size = u128::from(weight(&row.totals, by_cost)) * 1_000;
                 let share_permille = size.div_ceil(u128::from(max_size)) as u64;
-                UsageRow { row, by: view.by, share_permille }
+                let rate = view.rates.iter().find(|rate| rate.name == row.name);
+                UsageRow { row, rate, by: view.by, share_permille }
             })
             .collect();
         if view.by.is_time() {
@@ -221,6 +238,13 @@ fn name_cell(part: &UsageRow<'_>, now: FrameContext, max_width: usize) -> Vec<St
         return vec![span(now.text.usage.unnamed.clone(), ThemeRole::Dim)];
     }
     cells::name(&part.row.name, max_width)
+}
+
+/// Requests of the last half hour, two minutes per bar.
+fn recent_cell(part: &UsageRow<'_>, _: FrameContext, _: usize) -> Vec<StyledSpan> {
+    let Some(rate) = part.rate else { return cells::unknown() };
+    let bars: Vec<u64> = rate.requests.chunks(2).map(|pair| pair.iter().sum()).collect();
+    vec![span(gauge::bars(&bars), ThemeRole::Accent)]
 }
 
 fn failed_cell(sums: &Totals) -> Vec<StyledSpan> {
