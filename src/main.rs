@@ -32,6 +32,7 @@ fn main() -> ExitCode {
     // A system that refuses to disable core dumps must not stop the program.
     drop(secret::disable_core_dumps());
     let runs_proxy = cli.command.as_ref().is_some_and(Command::runs_proxy);
+    let handles_interrupt = cli.command.as_ref().is_some_and(Command::handles_interrupt);
     let runtime = match build_runtime(runs_proxy) {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -45,7 +46,7 @@ fn main() -> ExitCode {
         retain_freed_memory();
     }
     let result = runtime.block_on(async {
-        if runs_proxy {
+        if handles_interrupt {
             return cli::run(cli).await;
         }
         tokio::select! {

@@ -7,7 +7,7 @@ use crate::cli::{
     context::GlobalArgs,
     env, explain, key, lifecycle, log, model, project, route,
     serve::{self, args::ServeArgs},
-    tools::{doctor, import, service},
+    tools::{doctor, import, run, service},
     upstream, usage,
 };
 
@@ -18,6 +18,7 @@ Start here:
   aiproxy serve               run the proxy; needs no config and no key
   aiproxy key add openai      store a key in the OS keyring and use it
   eval \"$(aiproxy env)\"       point the SDKs and tools of this shell at the proxy
+  aiproxy run claude-code     start a tool that uses the proxy
   aiproxy tui                 open the dashboard
 
 Exit codes: 0 ok, 1 failed, 2 usage, 3 config error, 4 proxy not reachable.
@@ -63,6 +64,9 @@ pub enum Command {
     /// Print shell commands that point SDKs and tools at the proxy
     #[command(after_help = env::EXAMPLES)]
     Env(env::EnvArgs),
+    /// Start a coding tool that uses the proxy; its own files stay as they are
+    #[command(after_help = run::EXAMPLES)]
+    Run(run::RunArgs),
     /// Manage provider keys: add, list, test, cool, warm, …
     #[command(subcommand)]
     Key(key::KeyCommand),
@@ -115,6 +119,12 @@ impl Command {
     #[must_use]
     pub fn runs_proxy(&self) -> bool {
         matches!(self, Self::Serve(_) | Self::Restart(_) | Self::Tui)
+    }
+
+    /// Returns whether Ctrl-C is for the command itself and does not end it at once.
+    #[must_use]
+    pub fn handles_interrupt(&self) -> bool {
+        self.runs_proxy() || matches!(self, Self::Run(_))
     }
 }
 

@@ -98,14 +98,21 @@ fn no_proxy(env: &Environment) -> Option<String> {
     if !proxies.iter().any(is_set) {
         return None;
     }
+    Some(hosts_without_proxy(env, None))
+}
+
+/// Returns the hosts that are reached without an HTTP proxy: those of before, this machine, and one
+/// more.
+pub(super) fn hosts_without_proxy(env: &Environment, more: Option<&str>) -> String {
     let mut hosts: Vec<&str> = Vec::new();
     let before = ["NO_PROXY", "no_proxy"].into_iter().filter_map(|name| env.get(name));
-    for host in before.flat_map(|list| list.split(',')).map(str::trim).chain(LOCAL_HOSTS) {
+    let before = before.flat_map(|list| list.split(',')).map(str::trim);
+    for host in before.chain(LOCAL_HOSTS).chain(more) {
         if !host.is_empty() && !hosts.contains(&host) {
             hosts.push(host);
         }
     }
-    Some(hosts.join(","))
+    hosts.join(",")
 }
 
 fn unset_line(shell: Shell, name: &str) -> String {

@@ -12,6 +12,8 @@ pub enum ExitStatus {
     Usage,
     Config,
     Unreachable,
+    /// The exit code of a program that the command ran.
+    Program(u8),
 }
 
 impl ExitStatus {
@@ -23,6 +25,7 @@ impl ExitStatus {
             Self::Usage => 2,
             Self::Config => 3,
             Self::Unreachable => 4,
+            Self::Program(code) => code,
         }
     }
 }

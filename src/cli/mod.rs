@@ -65,6 +65,7 @@ pub async fn run(cli: Cli) -> Result<ExitStatus, CliError> {
         Command::Reload => Box::pin(lifecycle::reload(&ctx)).await,
         Command::Restart(args) => Box::pin(lifecycle::restart(&ctx, args)).await,
         Command::Route(args) => Box::pin(route::run(&ctx, args)).await,
+        Command::Run(args) => Box::pin(tools::run::run(&ctx, args)).await,
         Command::Serve(args) => Box::pin(serve::serve(&ctx.global, args)).await,
         Command::Service(command) => Box::pin(tools::service::run(&ctx, command)).await,
         Command::Status => Box::pin(status::run(&ctx)).await,

@@ -20,6 +20,23 @@ pub(super) async fn choose(
     proxy: &RunningProxy,
     project: &str,
 ) -> Result<String, CliError> {
+    let name = find(ctx, proxy, project, |_| None).await?;
+    output::print_note(&format!("note: asking {name}; name another model before the text"));
+    Ok(name)
+}
+
+/// Finds the model to use if the user names none. `rank` puts some models that call tools first,
+/// the lowest number before others.
+///
+/// # Errors
+///
+/// As [`choose`].
+pub(in crate::cli) async fn find(
+    ctx: &CommandContext,
+    proxy: &RunningProxy,
+    project: &str,
+    rank: impl Fn(&str) -> Option<usize>,
+) -> Result<String, CliError> {
     let settings = edit_file::load(ctx)?.settings;
     let models = proxy.snapshot().await?.models;
     let allowed = settings.projects.iter().find(|row| *row.name == *project);
@@ -27,18 +44,17 @@ pub(super) async fn choose(
         .iter()
         .filter(|model| allowed.is_none_or(|project| project.models.matches(&model.name)))
         .collect();
-    let chosen = offered
-        .iter()
-        .find(|model| is_set_up_or_chats(&settings, model))
+    let chats = || offered.iter().filter(|model| is_set_up_or_chats(&settings, model));
+    let ranked = chats().filter_map(|model| Some((rank(&model.name)?, model)));
+    let chosen = ranked
+        .min_by_key(|(rank, _)| *rank)
+        .map(|(_, model)| model)
+        .or_else(|| chats().next())
         .or_else(|| offered.first())
         .ok_or_else(|| {
             CliError::failed(format!("project `{project}` has no model"))
                 .hint("`aiproxy model list` shows the models")
         })?;
-    output::print_note(&format!(
-        "note: asking {}; name another model before the text",
-        chosen.name
-    ));
     Ok(chosen.name.clone())
 }
 

@@ -3,7 +3,7 @@
 
 mod answer;
 mod bench;
-mod default_model;
+pub(in crate::cli) mod default_model;
 mod input;
 mod media;
 mod session;

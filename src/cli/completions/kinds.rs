@@ -24,6 +24,8 @@ pub(super) enum ArgumentKind {
     ProjectSetting,
     RequestId,
     Text,
+    /// A program that `run` starts.
+    Tool,
     Upstream,
     /// An upstream of the config, or a preset that becomes one.
     UpstreamOrPreset,
@@ -37,7 +39,7 @@ pub(super) enum ArgumentKind {
 pub(super) fn kind_of(command: &str, id: &str, used: &[String]) -> ArgumentKind {
     use ArgumentKind::{
         ConfigPath, ConfigValue, ConfiguredModel, Dialect, File, Folder, Key, LogFilter, Model,
-        Preset, Project, ProjectSetting, RequestId, Text, Upstream, UpstreamOrPreset,
+        Preset, Project, ProjectSetting, RequestId, Text, Tool, Upstream, UpstreamOrPreset,
         UpstreamSetting, UsageGroup,
     };
     match (command, id) {
@@ -62,6 +64,7 @@ pub(super) fn kind_of(command: &str, id: &str, used: &[String]) -> ArgumentKind 
         (_, "model" | "models" | "targets") => Model,
         (_, "preset") => Preset,
         (_, "project") => Project,
+        (_, "tool") => Tool,
         (_, "upstream" | "upstreams") => Upstream,
         (command, "name") if command.starts_with("project ") => Project,
         (command, "name") if command.starts_with("upstream ") => Upstream,

@@ -243,6 +243,7 @@ mod tests {
             ("log ", "show\tShow everything"),
             ("upstream set box ", "priority=\t"),
             ("upstream set box dialect=", "dialect=anthropic\t"),
+            ("run ", "claude-code\tClaude Code\n"),
             ("config set tui.theme ", "contrast\t"),
             ("config set upstream.box.enabled ", "false\t"),
             ("config set server.max_requests ", ""),

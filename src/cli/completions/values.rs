@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::{
     cli::{
         completions::kinds::ArgumentKind, config::edit_file, context::GlobalArgs,
-        log::filter as log_filter,
+        log::filter as log_filter, tools::run::recipe,
     },
     config::{
         keys::{self, KeySpec, TableForm},
@@ -55,6 +55,9 @@ pub(super) fn values(
         ArgumentKind::Preset => preset_names(),
         ArgumentKind::ProjectSetting => settings_of_row("project", typed),
         ArgumentKind::RequestId => vec![CompletionCandidate::new("last", "the last request")],
+        ArgumentKind::Tool => recipe::runnable_names()
+            .map(|(name, title)| CompletionCandidate::new(name, title))
+            .collect(),
         ArgumentKind::UpstreamSetting => settings_of_row("upstream", typed),
         ArgumentKind::UsageGroup => {
             GroupBy::ALL.iter().map(|group| CompletionCandidate::new(group.name(), "")).collect()

@@ -74,6 +74,28 @@ pub struct ModelArgs {
     strategy: Option<String>,
 }
 
+/// What is known of the limits of a model.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct ModelLimits {
+    /// Tokens of request and response together: the smallest of its targets.
+    pub(super) context: Option<u64>,
+    /// Tokens of a response.
+    pub(super) output: Option<u64>,
+}
+
+/// Looks up the limits of a name that clients can request; they are unknown if no such name is
+/// listed.
+///
+/// # Errors
+///
+/// The config cannot be read, or the running proxy does not answer.
+pub(super) async fn limits(ctx: &CommandContext, name: &str) -> Result<ModelLimits, CliError> {
+    let catalog = catalog::ModelCatalog::read(ctx).await?;
+    let Ok(row) = catalog.find(name) else { return Ok(ModelLimits::default()) };
+    let facts = filter::CommonFacts::join(&catalog.facts(&row.targets), row.targets.len());
+    Ok(ModelLimits { context: facts.context, output: facts.max_output })
+}
+
 /// Runs a `model` command.
 ///
 /// # Errors

@@ -20,7 +20,7 @@ mod reload;
 mod replay;
 mod service_manager;
 mod shutdown;
-mod signals;
+pub(in crate::cli) mod signals;
 mod startup_config;
 mod telemetry;
 

@@ -72,20 +72,26 @@ fn has_terminal() -> bool {
 /// Whether the process was started with SIGHUP ignored, as `nohup` does.
 #[cfg(unix)]
 fn ignores_hangup() -> bool {
-    // Only Linux reports this without unsafe code; elsewhere `nohup` needs `setsid` too.
-    std::fs::read_to_string("/proc/self/status").is_ok_and(|status| status_ignores_hangup(&status))
+    /// SIGHUP is signal 1, the lowest bit.
+    const HANGUP_BIT: u64 = 1;
+    ignored_signals() & HANGUP_BIT != 0
+}
+
+/// Returns the signals that this process ignores; signal N is bit N - 1. Only Linux reports this
+/// without unsafe code; elsewhere it is 0, and `nohup` needs `setsid` too.
+#[cfg(unix)]
+pub(in crate::cli) fn ignored_signals() -> u64 {
+    std::fs::read_to_string("/proc/self/status").map_or(0, |status| ignored_mask(&status))
 }
 
 /// Reads the mask of ignored signals from the text of `/proc/PID/status`.
 #[cfg(unix)]
-fn status_ignores_hangup(status: &str) -> bool {
-    /// SIGHUP is signal 1, the lowest bit.
-    const HANGUP_BIT: u64 = 1;
+fn ignored_mask(status: &str) -> u64 {
     status
         .lines()
         .find_map(|line| line.strip_prefix("SigIgn:"))
         .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .is_some_and(|mask| mask & HANGUP_BIT != 0)
+        .unwrap_or(0)
 }
 
 /// Ctrl-C and Ctrl-Break; written to the platform's documentation.
@@ -141,7 +147,7 @@ mod tests {
             ("SigIgn:\tgarbage\n", false),
             ("", false),
         ] {
-            assert_eq!(status_ignores_hangup(status), ignored, "{status}");
+            assert_eq!(ignored_mask(status) & 1 == 1, ignored, "{status}");
         }
     }
 }

@@ -2,4 +2,5 @@
 
 pub mod doctor;
 pub mod import;
+pub mod run;
 pub mod service;
