@@ -131,3 +131,15 @@ async fn print_account(ctx: &CommandContext, tool: RunnableTool, project: &str, 
     };
     output::print_note(&line);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_help_lists_every_tool() {
+        let tools = EXAMPLES.split(". ").next().unwrap_or_default().replace('\n', " ");
+        let names: Vec<_> = recipe::runnable_names().map(|(name, _)| name).collect();
+        assert_eq!(tools, format!("Tools: {}", names.join(", ")));
+    }
+}
