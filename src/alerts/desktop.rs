@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_program_gets_the_words_as_they_are_and_no_keys() {
+    async fn notifier_gets_the_text_unchanged_and_no_keys() {
         let folder = tempfile::tempdir().unwrap();
         let out = folder.path().join("out");
         program(

@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn the_json_names_what_it_is_about() {
+    fn json_names_the_subject_of_the_alert() {
         for (what, subject, want) in [
             (AlertKind::KeyRejected, "openai/work", ["openai", "work", "", ""]),
             (AlertKind::KeyOut, "openai/work", ["openai", "work", "", ""]),
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_card_is_signed_where_there_is_a_secret() {
+    fn card_is_signed_if_a_secret_is_configured() {
         let now = UnixMillis(1_700_000_000_999);
         let message = message(AlertKind::UpstreamDown, "groq");
         let read = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).unwrap();
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signature_can_be_checked_with_any_hmac() {
+    fn signature_is_a_standard_hmac() {
         // printf '1700000000.{}' | openssl dgst -sha256 -hmac secret
         let want = "sha256=b8569b78799ff9e3cbff0fc2d63a33a2b57f3282abd07c37ae5e8e7d79a5f163";
         assert_eq!(

@@ -124,7 +124,7 @@ mod tests {
         let mut goes =
             |alert: &Alert, minute| throttle.admit(alert, &ALL, REPEAT, at(minute)).is_some();
 
-        assert!(!goes(&well, 0), "nobody was told that it was ill");
+        assert!(!goes(&well, 0), "its outage was not sent");
         assert!(goes(&down, 1) && goes(&well, 2));
         assert!(!goes(&down, 3), "it comes and goes");
         assert!(!goes(&well, 4), "and nobody hears of its end");
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_wanted_does_not_go_and_a_test_always_does() {
+    fn unselected_alerts_are_not_sent_and_tests_always_are() {
         let mut throttle = Throttle::default();
         for _ in 0..2 {
             assert_eq!(
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn flood_of_alerts_is_limited_and_the_next_one_has_the_count() {
+    fn flood_is_limited_and_the_next_alert_has_the_suppressed_count() {
         let mut throttle = Throttle::default();
         let goes = (0..50).filter(|n| {
             throttle

@@ -25,7 +25,7 @@ mod tests {
     use crate::base::rng::ScriptedRng;
 
     #[test]
-    fn a_pause_doubles_up_to_its_ceiling_and_is_jittered() {
+    fn backoff_doubles_up_to_its_maximum_with_jitter() {
         let (base, max) = (Duration::from_millis(250), Duration::from_secs(8));
         for (nth, fraction, millis) in [
             (0, 1.0, 250),

@@ -31,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_are_found_in_any_order_of_parameters() {
+    fn mime_type_encoding_and_data_are_split() {
         for (url, want) in [
             ("data:image/png;base64,AA==", Some((Some("image/png"), true, "AA=="))),
             ("data:text/plain;charset=utf-8;base64,AA", Some((Some("text/plain"), true, "AA"))),

@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dots_are_found_in_every_spelling() {
+    fn dot_segments_are_found_in_every_encoding() {
         for path in [
             "/..",
             "../x",

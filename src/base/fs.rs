@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn a_replaced_file_has_its_mode_and_leaves_nothing_behind() {
+    fn replaced_file_has_its_mode_and_leaves_no_temporary_file() {
         let home = tempfile::tempdir().expect("a folder");
         let path = home.path().join("a.toml");
         write_atomic(&path, b"one", 0o600).expect("written");
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn private_files_are_never_reached_through_links() {
+    fn private_files_are_never_opened_through_links() {
         let home = tempfile::tempdir().expect("a folder");
         let (real, link, hard) =
             (home.path().join("real"), home.path().join("link"), home.path().join("hard"));
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn folders_are_closed_to_others() {
+    fn folders_are_private_to_the_user() {
         let home = tempfile::tempdir().expect("a folder");
         let path = home.path().join("a/b");
         create_private_dir(&path).expect("made");
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_is_held_once_and_given_back() {
+    fn lock_is_exclusive_and_released_on_drop() {
         let home = tempfile::tempdir().expect("a folder");
         let path = home.path().join("lock");
         let lock = FileLock::try_acquire(&path).expect("no error").expect("free");

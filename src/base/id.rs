@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_sort_by_time_and_survive_their_text() {
+    fn ids_sort_by_time_and_round_trip_as_text() {
         let (a, b) = (
             RequestId::new(UnixMillis(1_700_000_000_000)),
             RequestId::new(UnixMillis(1_700_000_000_001)),

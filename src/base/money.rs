@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn amounts_of_money_have_no_digits_without_meaning() {
+    fn amounts_are_printed_without_insignificant_digits() {
         for (nano, want) in [
             (0, "$0"),
             (21_000_000, "$0.021"),
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn sums_are_shown_as_people_read_them() {
+    fn sums_are_rounded_for_display() {
         for (nano, shown, exact) in [
             (0, "$0", "$0"),
             (1, "<$0.001", "$0.000000001"),
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_sum_is_none() {
+    fn invalid_dollar_amounts_are_rejected() {
         assert_eq!(NanoUsd::from_dollars(7.75e-06), Some(NanoUsd(7_750)));
         assert_eq!(NanoUsd::from_dollars(0.1 + 0.2), Some(NanoUsd(300_000_000)));
         for bad in [-0.1, f64::NAN, f64::INFINITY, 1e9] {

@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_frees_exactly_one_span_after_its_oldest_use() {
+    fn limit_frees_exactly_one_period_after_its_oldest_use() {
         let mut times = SlidingLog::default();
         for ms in [0, 1_000, 2_000] {
             assert_eq!(times.full_until(3, MINUTE, at(ms)), None);
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn buckets_forget_what_is_older_than_their_span() {
+    fn buckets_drop_values_older_than_their_period() {
         let mut counts = RollingBuckets::new(Duration::from_secs(1), 3);
         counts.add(1, at(0));
         counts.add(2, at(1_000));
@@ -251,14 +251,14 @@ mod tests {
     }
 
     #[test]
-    fn buckets_near_the_zero_of_the_clock_count_too() {
+    fn buckets_work_at_clock_zero() {
         let mut counts = RollingBuckets::new(Duration::from_secs(1), 3);
         counts.add(1, Mono::default());
         assert_eq!(counts.series(Mono::default()).collect::<Vec<_>>(), [0, 0, 1]);
     }
 
     #[test]
-    fn a_pace_allows_one_second_of_burst_and_then_the_rate() {
+    fn pacer_allows_one_second_of_burst_and_then_the_rate() {
         let mut pace = TokenBucket::default();
         let mut allowed = 0;
         while pace.full_until(5.0, at(0)).is_none() {
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn amounts_are_corrected_where_they_were_booked_and_fall_out_after_a_minute() {
+    fn corrections_apply_to_the_original_bucket_until_it_expires() {
         let mut tokens = SlidingSum::default();
         let first = tokens.reserve(600, at(0));
         assert_eq!(tokens.full_until(1_000, 500, at(1_000)), Some(at(61_000)));
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_the_limit_goes_alone() {
+    fn amount_over_the_limit_is_admitted_alone() {
         let mut tokens = SlidingSum::default();
         assert_eq!(tokens.full_until(1_000, 5_000, at(0)), None);
         tokens.reserve(5_000, at(0));
@@ -304,7 +304,7 @@ mod tests {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
 
         #[test]
-        fn no_minute_ever_holds_more_than_the_limit_and_an_end_is_true(
+        fn no_minute_exceeds_the_limit_and_full_until_is_exact(
             steps in proptest::collection::vec((0_u64..20_000, 1_u64..400, 0_u64..500), 1..60)
         ) {
             let (mut tokens, mut now, mut went) = (SlidingSum::default(), 0, Vec::<(u64, u64)>::new());

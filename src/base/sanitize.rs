@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_terminal_has_nothing_to_obey() {
+    fn control_sequences_are_escaped() {
         for (text, want) in [
             ("gpt-5-mini", "gpt-5-mini"),
             ("\x1b[31mred\x1b]0;title\x07", "^[[31mred^[]0;title^G"),
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_cut_in_the_middle_and_prose_at_the_end() {
+    fn names_are_truncated_in_the_middle_and_prose_at_the_end() {
         assert_eq!(truncate_middle("deepseek-ai/deepseek-r1", 15), "deepseek-…ek-r1");
         assert_eq!(truncate_middle("short", 15), "short");
         assert_eq!(truncate_end("connection refused", 10), "connectio…");
@@ -162,7 +162,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_takes_more_room_than_it_was_given(text in "\\PC*|.*", room in 0_usize..40) {
+        fn cleaned_text_fits_its_width(text in "\\PC*|.*", room in 0_usize..40) {
             let text = clean(&text);
             prop_assert!(!text.chars().any(char::is_control));
             prop_assert!(display_width(&truncate_end(&text, room)) <= room);

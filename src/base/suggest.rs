@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn typing_mistakes_find_their_word() {
+    fn suggestions_match_typing_mistakes() {
         let known = ["base_url", "dialect", "models", "max_connections", "max_requests", "name"];
         for (word, want) in [
             ("base_ulr", Some("base_url")),

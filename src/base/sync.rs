@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_panic_behind_the_lock_does_not_close_it() {
+    fn mutex_is_usable_after_a_panic_in_its_holder() {
         let (mutex, lock) = (Mutex::new(1), RwLock::new(1));
         std::thread::scope(|scope| {
             let panicked = scope.spawn(|| {

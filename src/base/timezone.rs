@@ -23,7 +23,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_names_of_utc_are_one_zone() {
+    fn names_of_utc_are_equivalent() {
         assert!(
             ["UTC", "Etc/UTC", "Etc/Zulu", "no such zone"]
                 .into_iter()

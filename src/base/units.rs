@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn every_bad_duration_has_its_own_sentence() {
+    fn every_invalid_duration_has_its_own_error() {
         for (text, part) in [
             ("10", "no unit"),
             ("-5s", "negative"),
@@ -232,12 +232,12 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn any_text_is_answered_without_a_panic(text in ".{0,40}") {
+        fn any_text_parses_or_fails_without_panic(text in ".{0,40}") {
             drop((parse_duration(&text), parse_size(&text)));
         }
 
         #[test]
-        fn a_printed_duration_is_read_back(ms in 0..MAX_DURATION_MS) {
+        fn printed_duration_round_trips(ms in 0..MAX_DURATION_MS) {
             let span = Duration::from_millis(ms);
             proptest::prop_assert_eq!(parse_duration(&print_duration(span)), Ok(span));
         }

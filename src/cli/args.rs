@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_is_well_formed() {
+    fn command_line_definition_is_valid() {
         Cli::command().debug_assert();
     }
 
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn the_text_after_help_fits_a_terminal_of_100_columns() {
+    fn examples_in_help_fit_100_columns() {
         each(&Cli::command(), "", &mut |path, command| {
             for line in command
                 .get_after_help()

@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_a_keyring_the_key_is_created_once_in_a_private_file() {
+    async fn client_key_is_created_once_in_a_private_file_without_a_keyring() {
         let home = tempfile::tempdir().unwrap();
         let (paths, keyring) =
             (paths_in(&home.path().join("data")), Keyring::unavailable("a test"));
@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_rotated_key_differs() {
+    async fn rotation_changes_the_key() {
         let home = tempfile::tempdir().unwrap();
         let (paths, keyring) = (paths_in(home.path()), Keyring::unavailable("a test"));
         let first = default_client_key(&paths, &keyring).await.unwrap().secret;

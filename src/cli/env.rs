@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_value_breaks_out_of_its_quotes() {
+    fn values_are_quoted_for_the_shell() {
         for (shell, want) in [
             (Shell::Sh, r"export K='a'\''b\c$(d)'"),
             (Shell::Fish, r"set -gx K 'a\'b\\c$(d)';"),
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn this_machine_is_reached_without_the_http_proxy() {
+    fn loopback_is_excluded_from_the_http_proxy() {
         let env = |vars: &[(&str, &str)]| Environment {
             vars: vars.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
         };

@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sum_is_shown_step_by_step() {
+    fn cost_is_shown_step_by_step() {
         let text = render(&full(), Styler::plain());
         for part in [
             "attempt 1 at office",
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_price_comes_with_the_setting_for_it() {
+    fn unknown_price_is_shown_with_the_setting_for_it() {
         let mut unknown = full();
         unknown.bills[1].bill = Bill::default();
         unknown.record.cost = Some(Cost::default());

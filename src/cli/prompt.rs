@@ -234,7 +234,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_single_line_of_visible_text_is_a_key() {
+    fn only_one_line_of_printable_text_is_a_key() {
         for (bytes, why) in [
             (&b""[..], "empty"),
             (b"\n", "empty"),

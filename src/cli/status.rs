@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn the_json_is_the_documented_one() {
+    fn json_matches_the_documentation() {
         let want = json!({
             "version": "0.1.0", "pid": 7, "listen": ["127.0.0.1:8642"], "uptime_s": 100,
             "config": {"path": "/c.toml", "problems": ["/c.toml:3:1: unknown key"]},
@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn the_text_names_states_causes_ends_and_config_problems() {
+    fn text_has_states_causes_end_times_and_config_problems() {
         let text = status_text(&snapshot(), NOW, Styler::plain());
         for part in [
             "up 1m40s",

@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_cost_is_never_shown_as_zero() {
+    fn unknown_cost_is_never_shown_as_zero() {
         let text = usage_page("7 days", &view(), Styler::plain());
         let row = |name: &str| {
             text.lines()
@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn csv_has_no_formula() {
+    fn csv_cells_are_never_formulas() {
         let text = csv_text(&view());
         assert_eq!(text.lines().count(), 4);
         assert!(text.contains("\r\n\"'=cheap\",2,0,2,10,0,0,0,100,20,"), "{text}");
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_period_is_reported() {
+    fn empty_period_is_reported() {
         let empty =
             UsageReport { rows: Vec::new(), days: Vec::new(), total: Totals::default(), ..view() };
         assert!(

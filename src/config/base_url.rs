@@ -275,7 +275,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_people_paste_becomes_one_form() {
+    fn pasted_urls_are_normalised() {
         use Dialect::{Anthropic, Gemini, Ollama, Openai, Responses};
         for (text, dialect, want) in [
             ("https://api.example.com", Openai, "https://api.example.com/v1"),
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn every_wrong_form_has_its_own_sentence() {
+    fn every_invalid_form_has_its_own_error() {
         for (text, part) in [
             ("", "empty"),
             ("api.example.com/v1", "write `https://api.example.com/v1`"),
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn our_own_address_is_recognised_in_every_spelling() {
+    fn local_address_is_recognised_in_every_spelling() {
         let listen: Vec<SocketAddr> = vec!["127.0.0.1:8642".parse().expect("address")];
         for (url, own) in [
             ("http://127.0.0.1:8642/v1", true),
@@ -347,7 +347,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn a_normal_form_is_its_own_normal_form(host in "[a-z]{1,8}(:[1-9][0-9]{1,3})?", path in "(/[a-z0-9.]{1,6}){0,3}/?") {
+        fn normalisation_is_idempotent(host in "[a-z]{1,8}(:[1-9][0-9]{1,3})?", path in "(/[a-z0-9.]{1,6}){0,3}/?") {
             for dialect in Dialect::ALL {
                 if let Ok(once) = normalize(&format!("https://{host}{path}"), dialect) {
                     proptest::prop_assert_eq!(normalize(&once, dialect), Ok(once.clone()));
@@ -356,7 +356,7 @@ mod tests {
         }
 
         #[test]
-        fn any_text_is_answered_without_a_panic(text in ".{0,60}") {
+        fn any_text_parses_or_fails_without_panic(text in ".{0,60}") {
             for dialect in Dialect::ALL {
                 drop(normalize(&text, dialect));
             }

@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_the_environment_make_upstreams_and_our_own_do_not() {
+    fn provider_keys_in_the_environment_become_upstreams() {
         let mut ids = IdInterner::default();
         let env: Environment = [
             ("GROQ_API_KEY", "gsk_x"),
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_wins_over_what_is_found() {
+    fn config_file_overrides_discovered_upstreams() {
         let mut ids = IdInterner::default();
         let text = "[[upstream]]\nname = \"mine\"\npreset = \"groq\"\nkeys = [\"env:X\"]\n[[upstream]]\nname = \"box\"\nbase_url = \"http://localhost:11434\"\ndialect = \"ollama\"\n";
         let base = settings(text, &mut ids);
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn a_local_server_that_is_ourselves_is_none() {
+    fn discovery_skips_the_address_of_aiproxy() {
         let mut ids = IdInterner::default();
         let base = settings("[server]\nlisten = \"8080\"\n", &mut ids);
         let found: Vec<_> = local_servers()

@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn every_written_default_is_read_as_the_default() {
+    fn documented_defaults_equal_the_real_defaults() {
         let mut count = 0;
         for (key, text) in all().filter_map(|key| Some((key, with_default(key)?))) {
             let without = text.trim_end().rsplit_once('\n').map_or("", |(before, _)| before);
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn the_keys_that_a_reader_reports_as_known_are_described() {
+    fn every_known_config_key_is_documented() {
         // An unknown key in each table makes the reader report the keys that it knows there.
         let text = "unheard_of = 1\nbudget = { usd = 1, per = \"day\", unheard_of = 1 }\n[server]\nunheard_of = 1\n[discover]\nunheard_of = 1\n[log]\nunheard_of = 1\n[timeouts]\nunheard_of = 1\n\
             [retry]\nunheard_of = 1\n[cooldown]\nunheard_of = 1\n[routing]\nunheard_of = 1\n[tui]\nunheard_of = 1\n[alerts]\nunheard_of = 1\n[otlp]\nunheard_of = 1\n[ledger]\nunheard_of = 1\n[translation]\nunheard_of = 1\n\

@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn every_bad_form_has_its_sentence() {
+    fn every_invalid_form_has_an_error() {
         for (text, part) in [
             ("", "empty"),
             ("127.0.0.1", "no port"),

@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn the_built_in_table_is_without_a_problem() {
+    fn built_in_table_is_valid() {
         let mut report = Report::default();
         let rows = read_rows(MODELS_TOML, &mut report);
         assert!(report.findings.is_empty(), "{:?}", report.findings);
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_found_with_vendor_and_cloud_around_them() {
+    fn model_names_match_with_vendor_and_cloud_prefixes() {
         let claude = |model| facts(Dialect::Anthropic, None, model);
         assert_eq!(claude("anthropic/claude-3-5-haiku-20241022").max_output, Some(8_192));
         assert_eq!(
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_invented_for_an_unknown_model() {
+    fn unknown_model_has_no_facts() {
         for dialect in Dialect::ALL {
             let facts = facts(dialect, None, "my-model");
             assert_eq!(
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rows_of_the_config_come_first() {
+    fn config_rows_override_built_in_rows() {
         let config = r#"
 [[model_facts]]
 match = "My-Model*"
@@ -237,7 +237,7 @@ temperature = "without_thinking"
     }
 
     #[test]
-    fn a_wrong_row_is_reported_with_its_place_and_a_fix() {
+    fn invalid_row_is_reported_with_its_location_and_a_fix() {
         for (row, title, help) in [
             ("context = 1", "without `match`", "add a line"),
             ("match = \"m\"", "without facts", "docs/models.md"),

@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_lets_in_what_it_names_and_nothing_else() {
+    fn pattern_admits_only_matching_origins() {
         for (pattern, origin, expected) in [
             ("http://localhost:3000", "http://localhost:3000", true),
             ("http://localhost:3000", "http://localhost:30000", false),

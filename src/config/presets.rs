@@ -234,7 +234,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_embedded_file_is_without_a_problem() {
+    fn embedded_file_is_valid() {
         let mut report = Report::default();
         let presets = read_all(PRESETS_TOML, &mut report);
         assert!(report.findings.is_empty(), "{:?}", report.findings);
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn every_preset_can_be_used_as_it_stands() {
+    fn every_preset_is_usable_unmodified() {
         let mut variables = BTreeSet::new();
         for preset in all() {
             for end in &preset.endpoints {

@@ -52,7 +52,7 @@ mod tests {
     use crate::{config::presets, ir::cost::PriceClass};
 
     #[test]
-    fn the_embedded_table_is_without_a_problem() {
+    fn embedded_table_is_valid() {
         let mut report = Report::default();
         let lists = read_prices(PRICES_TOML, &mut report);
         assert!(report.findings.is_empty(), "{:?}", report.findings);

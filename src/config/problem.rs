@@ -246,7 +246,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_count_characters_and_forget_the_byte_order_mark() {
+    fn columns_count_characters_without_the_byte_order_mark() {
         let text = "\u{feff}a = 1\nbé = 2\n";
         assert_eq!(line_column(text, 3), (1, 1));
         assert_eq!(line_column(text, text.find('2').expect("there")), (2, 6));
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rendered_problem_shows_place_line_and_fix_but_no_key() {
+    fn rendered_problem_has_location_line_and_fix_but_no_key() {
         let source =
             "[[upstream]]\nname = \"a\"\nbase_ulr = \"x\"\nkeys = [\"sk-secret-value\", 5]\n";
         let mut report = Report::default();

@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn literal_keys_vanish_and_references_stay() {
+    fn literal_keys_are_redacted_and_references_are_not() {
         let text = concat!(
             "keys = [\"abcdefghij\", { ref = 'klmnopqrst', label = \"main\" }, \"env:NAME\"]\n",
             "[[project]]\nkey = \"uvwxyz1234\"\nproxy = \"http://user:passw0rd@h:1\"\n",
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_line_hides_its_key_too() {
+    fn key_on_an_invalid_line_is_redacted() {
         for text in [
             "key = \"neverclosed99",
             "keys = [\"neverclosed99",
@@ -149,7 +149,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn any_text_keeps_its_length(text in "(?s).{0,80}") {
+        fn redaction_preserves_the_length(text in "(?s).{0,80}") {
             proptest::prop_assert_eq!(mask_secrets(&text).len(), text.len());
         }
     }

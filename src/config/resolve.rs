@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn presets_dialects_and_addresses_come_together() {
+    fn preset_dialect_and_base_url_are_combined() {
         for (row, want) in [
             (
                 r#"preset = "openai""#,
@@ -270,7 +270,7 @@ dialect = ["anthropic", "openai"]"#,
     }
 
     #[test]
-    fn a_known_address_brings_the_facts_of_its_provider() {
+    fn known_address_selects_the_preset_of_its_provider() {
         let upstream =
             upstream("base_url = \"https://api.anthropic.com\"\nkeys = [\"env:K\"]\npriority = 3");
         assert_eq!(upstream.preset.as_deref(), Some("anthropic"));
@@ -282,7 +282,7 @@ dialect = ["anthropic", "openai"]"#,
     }
 
     #[test]
-    fn a_known_address_is_noted_and_a_dialect_that_cannot_work_there_is_an_error() {
+    fn known_address_suggests_its_preset_and_rejects_other_dialects() {
         for (row, part, fix) in [
             (
                 "base_url = \"https://api.openai.com/v1\"",
@@ -331,7 +331,7 @@ dialect = ["anthropic", "openai"]"#,
     }
 
     #[test]
-    fn a_key_travels_the_way_of_its_end() {
+    fn auth_scheme_depends_on_the_endpoint() {
         let keys = "keys = [\"env:K\"]";
         for (row, dialect, want) in [
             (
@@ -360,7 +360,7 @@ dialect = ["anthropic", "openai"]"#,
     }
 
     #[test]
-    fn keys_are_named_and_files_are_found_beside_the_config() {
+    fn keys_have_labels_and_files_are_relative_to_the_config() {
         let upstream = upstream(
             "base_url = \"https://a.example\"\nkeys = [\"keyring:a/work\", \"sk-one\", \"file:k/two.key\", \"sk-three\", { ref = \"env:X\", label = \"x\", account = \"me\" }]",
         );
@@ -371,7 +371,7 @@ dialect = ["anthropic", "openai"]"#,
     }
 
     #[test]
-    fn a_name_keeps_its_number_over_reloads() {
+    fn id_of_a_name_is_stable_across_reloads() {
         let mut ids = IdInterner::default();
         let mut numbers = |text: &str| {
             let loaded = load(text, Path::new("c.toml"), &Environment::default(), &mut ids);

@@ -163,7 +163,7 @@ mod tests {
     use crate::config::{Environment, IdInterner, load::load};
 
     #[test]
-    fn what_is_shown_has_no_credential_and_can_be_asked_for_by_path() {
+    fn output_has_no_credential_and_is_addressable_by_path() {
         let text = concat!(
             "[[upstream]]\nname = \"a.b\"\nbase_url = \"https://a.example\"\nkeys = [\"sk-abcdefghijkl\", \"env:X\"]\n",
             "proxy = \"http://user:passw0rd@h:1\"\nheaders = { \"x-token\" = \"zzzyyy\" }\n[aliases]\n\"gpt-4.1\" = \"a.b:m\"\n",

@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn a_volume_whose_folder_of_data_is_replaced_is_followed() {
+    fn watch_follows_a_volume_whose_data_folder_is_replaced() {
         let home = tempfile::tempdir().expect("a folder");
         let root = home.path().canonicalize().expect("there");
         for n in 1..=3 {
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_linked_folder_and_a_folder_made_anew_are_followed() {
+    fn watch_follows_linked_and_recreated_folders() {
         let home = tempfile::tempdir().expect("a folder");
         let root = home.path().canonicalize().expect("there");
         for name in ["a", "b"] {
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn a_circle_of_links_ends() {
+    fn symlink_loop_terminates() {
         let home = tempfile::tempdir().expect("a folder");
         symlink("b", home.path().join("a")).expect("linked");
         symlink("a", home.path().join("b")).expect("linked");

@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_read_only_file_is_named_with_the_change_that_it_needs() {
+    fn read_only_file_error_has_the_needed_change() {
         let home = tempfile::tempdir().expect("a folder");
         let (store, link) = (home.path().join("store.toml"), home.path().join("config.toml"));
         fs::write_atomic(&store, b"a = 1\n", 0o600).expect("written");
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_replaced_file_keeps_its_mode() {
+    fn replaced_file_has_the_same_mode() {
         let home = tempfile::tempdir().expect("a folder");
         let path = home.path().join("c.toml");
         replace(&path, "a").expect("made");

@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn acts_have_stable_words_and_may_leave_out_what_is_optional() {
+    fn actions_have_stable_names_and_optional_fields() {
         for (json, want) in [
             (r#"{"action":"reload"}"#, Action::Reload),
             (r#"{"action":"kill","id":"7f3a"}"#, Action::Kill { id: "7f3a".to_owned() }),

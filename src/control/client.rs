@@ -418,7 +418,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_act_carries_the_token_and_brings_a_reply() {
+    async fn action_sends_the_token_and_returns_a_reply() {
         let (listener, client) = listen().await;
 
         let answer = json("200 OK", "x-aiproxy: 1\r\n", r#"{"ok":true,"text":"warmed"}"#);
@@ -454,7 +454,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_there_is_not_reachable() {
+    async fn closed_port_is_unreachable() {
         let (listener, client) = listen().await;
         let addr = listener.local_addr().unwrap().to_string();
         drop(listener);
@@ -468,7 +468,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn events_arrive_singly_and_a_resync_is_reported() {
+    async fn events_arrive_one_by_one_and_a_resync_is_reported() {
         let (listener, client) = listen().await;
         let frames = ": ping\n\ndata: {\"seq\":7,\"at\":1,\"kind\":\"notice\",\"text\":\"hi\",\"level\":\"info\"}\n\nevent: resync\ndata: {}\n\n";
         let answer = format!("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n{frames}");

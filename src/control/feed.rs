@@ -126,31 +126,31 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_first_event_leaves_at_once_and_those_after_it_together() {
-        let (tell, events) = broadcast::channel(8);
+    async fn first_event_is_sent_at_once_and_later_ones_are_batched() {
+        let (sender, events) = broadcast::channel(8);
         let mut feed = Box::pin(event_feed(
             Bytes::from_static(b": hello\n\n"),
             events,
             CancellationToken::new(),
         ));
         assert_eq!(text(feed.next().await), ": hello\n\n");
-        tell.send(notice(1)).expect("a viewer");
+        sender.send(notice(1)).expect("a viewer");
         let first = feed.next().now_or_never().expect("at once");
         assert_eq!(text(first).matches("data: ").count(), 1);
-        tell.send(notice(2)).expect("a viewer");
+        sender.send(notice(2)).expect("a viewer");
         assert!(feed.next().now_or_never().is_none());
-        tell.send(notice(3)).expect("a viewer");
+        sender.send(notice(3)).expect("a viewer");
         assert_eq!(text(feed.next().await).matches("data: ").count(), 2);
     }
 
     #[tokio::test]
     async fn slow_viewer_is_resynchronised_and_continues() {
-        let (tell, events) = broadcast::channel(2);
+        let (sender, events) = broadcast::channel(2);
         let stop = CancellationToken::new();
         let mut feed =
             Box::pin(event_feed(Bytes::from_static(b": hello\n\n"), events, stop.clone()));
         feed.next().await;
-        (1..=5).for_each(|seq| drop(tell.send(notice(seq))));
+        (1..=5).for_each(|seq| drop(sender.send(notice(seq))));
         assert_eq!(text(feed.next().await).as_bytes(), RESYNC);
         let rest = text(feed.next().await);
         assert!(rest.contains("\"seq\":4") && rest.contains("\"seq\":5"), "{rest}");

@@ -339,7 +339,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn questions_survive_their_path() {
+    fn history_query_round_trips_through_its_path() {
         let filter = "model:gpt-5 >2s 100% & a=b +c 通义";
         let path = HistoryQuery {
             filter: filter.to_owned(),

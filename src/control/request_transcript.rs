@@ -185,7 +185,7 @@ mod tests {
     use crate::base::clock::UnixMillis;
 
     #[test]
-    fn a_wish_survives_its_path() {
+    fn transcript_query_round_trips_through_its_path() {
         let id = RequestId::new(UnixMillis(1_700_000_000_000));
         for wanted in [
             TranscriptQuery::default(),

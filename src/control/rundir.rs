@@ -308,7 +308,7 @@ mod tests {
     const STARTED: UnixMillis = UnixMillis(1_700_000_000_000);
 
     #[test]
-    fn a_proxy_is_found_while_it_holds_the_data_dir_and_not_after() {
+    fn proxy_is_found_only_while_it_locks_the_data_dir() {
         let data = tempfile::tempdir().unwrap();
         assert!(RunDir::find_running(data.path()).is_none());
 
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_crash_left_behind_is_no_proxy() {
+    fn files_left_by_a_crash_are_not_a_running_proxy() {
         let data = tempfile::tempdir().unwrap();
         let run = data.path().join("run");
         fs::create_dir_all(&run).unwrap();
@@ -364,7 +364,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_proxy_without_a_writable_data_dir_is_found_in_memory() {
+    fn proxy_without_a_writable_data_dir_is_found_in_memory() {
         let full = io::Error::from(io::ErrorKind::StorageFull);
         assert!(is_not_writable(&full) && is_not_writable(&rustix::io::Errno::NOLCK.into()));
         assert!(!is_not_writable(&io::Error::from(io::ErrorKind::PermissionDenied)));
@@ -383,7 +383,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn nothing_in_it_is_readable_by_others() {
+    fn files_are_readable_by_their_owner_only() {
         use std::os::unix::fs::PermissionsExt;
         let data = tempfile::tempdir().unwrap();
         let claimed = RunDir::claim(&data.path().join("inner")).unwrap();

@@ -279,7 +279,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_in_the_message_choose_the_failure() {
+    fn message_keywords_select_the_failure() {
         for (prompt, want) in [
             ("please fail 429 now", FlakyMode::Fail(StatusCode::TOO_MANY_REQUESTS)),
             ("Fail: 529", FlakyMode::Fail(StatusCode::from_u16(529).expect("a status"))),
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_are_few_and_lose_nothing() {
+    fn pieces_are_bounded_and_join_to_the_text() {
         for text in
             ["", " ", "one", "one two  three\nfour", &"word ".repeat(5_000), &"x".repeat(9_999)]
         {

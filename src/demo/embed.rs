@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn texts_with_common_words_lie_closer() {
+    fn texts_with_common_words_have_closer_vectors() {
         let near = |a: &str, b: &str| {
             embed_text(a, None).iter().zip(embed_text(b, None)).map(|(x, y)| x * y).sum::<f32>()
         };

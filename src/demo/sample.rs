@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_schema_that_contains_itself_ends() {
+    fn recursive_schema_terminates() {
         let schema = json!({"type": "object", "properties": {"next": {"$ref": "#"}}});
 
         assert!(sample_arguments(&schema).is_object());

@@ -115,7 +115,7 @@ fn echo_answers_in_every_dialect() {
 }
 
 #[test]
-fn streams_equal_whole_answers() {
+fn streams_equal_buffered_answers() {
     for dialect in Dialect::ALL {
         let (path, body) = chat(dialect, "echo", "to be or not\nto be", true);
 
@@ -146,7 +146,7 @@ fn streams_equal_whole_answers() {
 }
 
 #[test]
-fn lorem_takes_its_time_word_by_word() {
+fn lorem_streams_slowly_word_by_word() {
     let (path, body) = chat(Dialect::Openai, "lorem", "go", true);
 
     let got = ask(&demo(), Dialect::Openai, &path, &body);
@@ -160,7 +160,7 @@ fn lorem_takes_its_time_word_by_word() {
 }
 
 #[test]
-fn usage_comes_only_where_it_was_asked_for() {
+fn usage_is_sent_only_if_requested() {
     let (path, mut body) = chat(Dialect::Openai, "echo", "hi", true);
     let without = ask(&demo(), Dialect::Openai, &path, &body);
     body["stream_options"] = json!({"include_usage": true});
@@ -174,7 +174,7 @@ fn usage_comes_only_where_it_was_asked_for() {
 }
 
 #[test]
-fn tools_are_called_and_their_results_repeated() {
+fn tools_are_called_and_their_results_echoed() {
     let schema = json!({"type": "object", "properties": {"city": {"type": "string"}}});
     let nested =
         json!([{"type": "function", "function": {"name": "weather", "parameters": schema}}]);
@@ -225,7 +225,7 @@ fn tools_are_called_and_their_results_repeated() {
 }
 
 #[test]
-fn a_tool_result_is_answered_with_text() {
+fn tool_result_is_answered_with_text() {
     let messages = json!([{"role": "user", "content": "weather?"}, {"role": "assistant", "content": null}, {"role": "tool", "content": "sunny"}]);
     let body = json!({"model": "tools", "messages": messages, "tools": [{"type": "function", "function": {"name": "w"}}]});
 
@@ -271,7 +271,7 @@ fn turns_after_call(dialect: Dialect, answer: &Value) -> Vec<Value> {
 }
 
 #[test]
-fn think_wants_its_thought_back_with_the_result_of_a_tool() {
+fn think_requires_its_reasoning_with_a_tool_result() {
     let schema = json!({"type": "object", "properties": {"city": {"type": "string"}}});
     for dialect in Dialect::ALL {
         let (path, mut body) = chat(dialect, "think", "weather?", false);
@@ -315,7 +315,7 @@ fn think_wants_its_thought_back_with_the_result_of_a_tool() {
 }
 
 #[test]
-fn flaky_fails_every_first_of_three() {
+fn flaky_fails_the_first_of_every_three_requests() {
     let demo = demo();
     let (path, body) = chat(Dialect::Openai, "flaky", "hi", false);
 
@@ -343,7 +343,7 @@ fn flaky_fails_as_requested_in_the_client_dialect() {
 }
 
 #[test]
-fn a_cut_stream_ends_in_a_fault_and_without_its_terminator() {
+fn cut_stream_ends_in_a_fault_without_its_terminator() {
     for dialect in Dialect::ALL {
         for stream in [true, false] {
             let (path, body) = chat(dialect, "flaky", "cut", stream);
@@ -361,7 +361,7 @@ fn a_cut_stream_ends_in_a_fault_and_without_its_terminator() {
 }
 
 #[test]
-fn limit_shortens_the_answer_with_its_finish_reason() {
+fn token_limit_shortens_the_answer_with_its_finish_reason() {
     let (path, mut body) =
         chat(Dialect::Responses, "echo", "a long answer that will be cut", false);
     body["max_output_tokens"] = json!(2);
@@ -374,7 +374,7 @@ fn limit_shortens_the_answer_with_its_finish_reason() {
 }
 
 #[test]
-fn gemini_streams_an_array_where_no_sse_was_asked() {
+fn gemini_streams_an_array_without_alt_sse() {
     let (path, body) = chat(Dialect::Gemini, "echo", "one two", true);
 
     let got = ask(&demo(), Dialect::Gemini, path.trim_end_matches("?alt=sse"), &body);
@@ -451,7 +451,7 @@ fn lists_and_small_endpoints_answer() {
 }
 
 #[test]
-fn nonsense_is_refused_and_never_answered_with_a_panic() {
+fn invalid_requests_are_refused_without_panic() {
     for dialect in Dialect::ALL {
         let (path, _) = chat(dialect, "echo", "x", false);
         for body in [
@@ -477,7 +477,7 @@ fn nonsense_is_refused_and_never_answered_with_a_panic() {
 }
 
 #[test]
-fn a_schema_is_answered_with_json_that_fits() {
+fn schema_is_answered_with_matching_json() {
     let (path, mut body) = chat(Dialect::Openai, "echo", "who?", false);
     let schema =
         json!({"type": "object", "properties": {"age": {"type": "integer"}}, "required": ["age"]});

@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn a_character_in_two_pieces_is_one_in_every_dialect() {
+    fn character_split_across_events_is_joined_in_every_dialect() {
         let anthropic = |text: &str| {
             format!(
                 "event: content_block_delta\ndata: {{\"type\":\"content_block_delta\",\"index\":0,\"delta\":{{\"type\":\"text_delta\",\"text\":\"{text}\"}}}}\n\n"

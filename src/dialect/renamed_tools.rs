@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn equal_names_are_numbered_within_the_limit() {
+    fn equal_names_are_numbered_within_the_length_limit() {
         let mut numbers = NameNumbers::default();
         let mut taken = std::collections::HashSet::new();
         let names: Vec<String> = (0..4)

@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rest_goes_on_in_the_block_that_was_open_and_usage_is_summed() {
+    fn continuation_extends_the_open_block_and_sums_usage() {
         let all = joined(
             &[begin(), open(0), delta(0, "Hello ")],
             &[
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn other_blocks_get_numbers_of_their_own() {
+    fn other_blocks_get_new_numbers() {
         let call = BlockStart::ToolCall {
             id: "c".to_owned(),
             name: "f".to_owned(),
@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn only_plain_text_can_be_gone_on_from() {
+    fn only_plain_text_can_be_continued() {
         let record_all = |events: &[ChatEvent]| {
             let mut recorded = RecordedText::default();
             events.iter().for_each(|event| recorded.record(event));

@@ -104,7 +104,7 @@ mod tests {
     use crate::ir::{block::ToolCall, request::Role};
 
     #[test]
-    fn each_result_is_taken_once_by_the_turn_that_it_belongs_to() {
+    fn each_result_is_assigned_once_to_its_turn() {
         let call = |id: &str| {
             Block::new(BlockKind::ToolCall(ToolCall { id: id.to_owned(), ..ToolCall::default() }))
         };

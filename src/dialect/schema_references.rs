@@ -63,7 +63,7 @@ mod tests {
     use crate::base::json::raw::RawJson;
 
     #[test]
-    fn pointers_are_resolved() {
+    fn schema_references_are_resolved() {
         let schema = RawJson::parse(r#"{"$defs":{"a/b":{"n":1},"c":[{"n":2}]}}"#).unwrap();
         let mut references = SchemaReferences::new(schema.json());
         for (reference, want) in [

@@ -15,7 +15,7 @@ use flate2::read::ZlibDecoder;
 
 /// Compressed with deflate: three bytes of every merge's left token as planes, the same of the
 /// right, the tokens of the single bytes, and the classes of characters as ranges.
-/// `the_packed_vocabulary_is_that_of_the_reference` generates it.
+/// `packed_vocabulary_equals_the_reference` generates it.
 const PACKED_VOCABULARY: &[u8] = include_bytes!("../../assets/o200k.bin");
 const MERGE_COUNT: usize = 199_742;
 /// Number of tokens for single bytes.

@@ -201,7 +201,7 @@ mod tests {
     use crate::base::json::reader;
 
     #[test]
-    fn counts_are_put_into_classes_that_do_not_overlap() {
+    fn counts_are_split_into_disjoint_classes() {
         let usage = |input, cache_read, output, reasoning| {
             Some(Usage { input, cache_read, output, reasoning, ..Usage::default() })
         };
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cost_that_the_provider_names_is_read_in_each_of_its_forms() {
+    fn provider_reported_cost_is_read_in_every_form() {
         for (text, nano) in [
             (
                 r#"{"cost":0.00256995,"is_byok":false,"cost_details":{"upstream_inference_cost":0.00256995}}"#,

@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_those_on_the_wire() {
+    fn names_match_the_wire() {
         for kind in [
             AlertKind::BalanceLow,
             AlertKind::BudgetNear,

@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn all_terms_of_a_filter_must_hold() {
+    fn all_terms_of_a_filter_must_match() {
         let r = failed();
         for (text, keeps) in [
             ("", true),

@@ -451,7 +451,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_long_body_beginning_and_end_are_kept() {
+    fn long_body_is_stored_as_its_beginning_and_end() {
         let (sink, mut notes) = LedgerQueue::new();
         sink.set_policy(BodyPolicy::All, 10);
         let mut capture = sink
@@ -481,7 +481,7 @@ mod tests {
     }
 
     #[test]
-    fn good_requests_are_not_kept_where_only_errors_are_wanted() {
+    fn errors_policy_stores_no_successful_request() {
         let (sink, mut notes) = LedgerQueue::new();
         sink.set_policy(BodyPolicy::Errors, 1_000);
         for failed in [false, true] {
@@ -489,7 +489,7 @@ mod tests {
                 .capture(id(), "a", &Bytes::from_static(b"ask"), Mono::default())
                 .expect("wanted");
             capture.push_answer(b"answer");
-            assert!(notes.try_recv().is_err(), "nothing is told before the end");
+            assert!(notes.try_recv().is_err(), "nothing is reported before the end");
             sink.submit_bodies(*capture, "b", failed, Mono::default());
         }
         assert!(
@@ -502,7 +502,7 @@ mod tests {
     }
 
     #[test]
-    fn bodies_cost_no_more_than_was_granted() {
+    fn body_capture_stays_within_its_byte_rate() {
         let (sink, _notes) = LedgerQueue::new();
         let body = Bytes::from_static(b"small");
         let captured_count = |from: Duration| {
@@ -520,7 +520,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_without_a_slot_is_counted() {
+    fn request_without_a_slot_is_counted() {
         let (sink, notes) = LedgerQueue::new();
         let slots: Vec<_> = std::iter::from_fn(|| sink.reserve_slot()).collect();
         assert_eq!((slots.len(), sink.unrecorded()), (MAX_PENDING, 1));

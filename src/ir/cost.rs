@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn rates_survive_their_text() {
+    fn rates_round_trip_as_text() {
         let mut rates = PriceRates::default();
         rates.set(PriceClass::Input, money::to_nanos(0.6));
         rates.set(PriceClass::CacheWrite1h, money::to_nanos(6.0));

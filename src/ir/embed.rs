@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_keep_their_text_unless_packed() {
+    fn numbers_are_written_verbatim_unless_packed() {
         let numbers = Vector::Numbers(RawJson::parse("[0.10, -1e-3,\n2]").expect("json"));
         assert_eq!(numbers.to_json(false).text(), "[0.10, -1e-3,\n2]");
         assert_eq!(numbers.to_json(true).text(), r#""zczMPW8Sg7oAAABA""#);
@@ -163,7 +163,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn packing_is_exact(floats in proptest::collection::vec(proptest::num::f32::NORMAL | proptest::num::f32::ZERO | proptest::num::f32::SUBNORMAL, 0..20)) {
+        fn base64_packing_is_exact(floats in proptest::collection::vec(proptest::num::f32::NORMAL | proptest::num::f32::ZERO | proptest::num::f32::SUBNORMAL, 0..20)) {
             let packed = STANDARD.encode(floats.iter().flat_map(|float| float.to_le_bytes()).collect::<Vec<u8>>());
             let numbers = Vector::Base64(packed.clone()).to_json(false);
             prop_assert_eq!(Vector::Numbers(numbers).to_json(true), RawJson::string(&packed));

@@ -301,7 +301,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_row_gives_each_fact() {
+    fn first_matching_row_sets_each_fact() {
         let first = ModelFacts { temperature: Some(Acceptance::No), ..ModelFacts::default() };
         let second = ModelFacts {
             temperature: Some(Acceptance::Yes),

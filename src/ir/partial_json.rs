@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_is_complete_when_all_that_was_opened_is_closed() {
+    fn value_is_complete_when_all_brackets_are_closed() {
         for (pieces, want) in [
             (&["{}"][..], true),
             (&["{\"a\":", "[1,{}", "]}"], true),

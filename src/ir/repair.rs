@@ -188,7 +188,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn repairs_become_facts() {
+    fn learned_repairs_become_model_facts() {
         let drop = |field: &str| Repair::Drop { field: field.to_owned() }.facts();
         assert_eq!(drop("temperature").temperature, Some(Acceptance::No));
         assert_eq!(drop("generationConfig.topK").top_k, Some(Acceptance::No));

@@ -64,7 +64,7 @@ mod tests {
     use crate::ir::event::BlockStart;
 
     #[test]
-    fn interleaved_blocks_come_one_after_the_other() {
+    fn interleaved_blocks_are_serialised() {
         let open = |block| ChatEvent::Open { block, head: BlockStart::Text };
         let delta = |block| ChatEvent::Delta { block, text: block.to_string() };
         let close = |block| ChatEvent::Close { block };

@@ -401,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn the_turns_of_a_conversation_share_what_they_have_in_common() {
+    fn turns_of_a_conversation_share_stored_chunks() {
         let mut connection = ledger();
         let talk = prose(20_000);
         let turn = |n: i64| {
@@ -422,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_do_not_reach_the_file_not_even_by_halves() {
+    fn secrets_and_parts_of_them_are_never_written() {
         let mut connection = ledger();
         let request = id(1);
         let mut body = CapturedBody::new(
@@ -445,7 +445,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_text_is_kept_by_its_size() {
+    fn binary_bodies_are_stored_as_their_size() {
         let mut connection = ledger();
         let request = id(1);
         write(
@@ -466,7 +466,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_go_first_and_shared_pieces_stay_while_anybody_has_them() {
+    fn oldest_bodies_are_deleted_first_and_shared_chunks_last() {
         let mut connection = ledger();
         let shared = prose(5_000);
         let ids: Vec<RequestId> = (0..4).map(id).collect();
@@ -502,7 +502,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(40))]
         #[test]
-        fn what_is_written_is_read(text in "\\PC{0,40}", times in 1_usize..3_000) {
+        fn written_bodies_round_trip(text in "\\PC{0,40}", times in 1_usize..3_000) {
             let mut connection = ledger();
             let text = text.repeat(times);
             let request = id(1);
@@ -512,7 +512,7 @@ mod tests {
         }
 
         #[test]
-        fn chunks_are_of_bounded_length_and_miss_nothing(bytes in proptest::collection::vec(any::<u8>(), 0..150_000)) {
+        fn chunks_have_bounded_length_and_cover_the_body(bytes in proptest::collection::vec(any::<u8>(), 0..150_000)) {
             let chunks: Vec<&[u8]> = Chunks(&bytes).collect();
             prop_assert_eq!(chunks.concat(), bytes.as_slice());
             prop_assert!(chunks.iter().all(|chunk| chunk.len() <= MAX_CHUNK_BYTES));

@@ -66,7 +66,7 @@ mod tests {
     use crate::base::fs::write_atomic;
 
     #[test]
-    fn damage_is_found_and_nothing_changes() {
+    fn damage_is_found_without_changing_the_file() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("ledger.db");
         assert_eq!(check_file(&path, false).unwrap(), FileState::Missing);

@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_cell_is_a_formula() {
+    fn cells_are_never_formulas() {
         for (text, want) in [
             ("gpt-5", "gpt-5"),
             ("=HYPERLINK(\"http://x\")", "\"'=HYPERLINK(\"\"http://x\"\")\""),
@@ -134,7 +134,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn any_text_is_one_cell_on_one_line(text in "\\PC*|.*|[=+@,\"\r\n a-c-]{0,12}") {
+        fn any_text_is_exported_as_one_cell_on_one_line(text in "\\PC*|.*|[=+@,\"\r\n a-c-]{0,12}") {
             let cell = csv_cell(&text);
             proptest::prop_assert!(!cell.contains(['\r', '\n']));
             let inner = cell.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));

@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn every_earlier_version_becomes_the_same() {
+    fn every_earlier_version_migrates_to_the_same_schema() {
         let mut fresh = Connection::open_in_memory().unwrap();
         migrate(&mut fresh).unwrap();
         for version in 0..=MIGRATIONS.len() {
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_newer_or_not_ours_is_left_alone() {
+    fn newer_and_foreign_files_are_not_modified() {
         let mut newer = Connection::open_in_memory().unwrap();
         migrate(&mut newer).unwrap();
         newer.pragma_update(None, "user_version", 99).unwrap();
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_that_fails_changes_nothing() {
+    fn failed_migration_step_changes_nothing() {
         let mut file = Connection::open_in_memory().unwrap();
         assert!(run_steps(&mut file, &["CREATE TABLE a (x)", "CREATE TABLE a (x)"]).is_err());
         assert!(schema(&file).is_empty());

@@ -440,7 +440,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_that_nobody_can_change_is_read_as_it_is() {
+    fn immutable_file_is_readable() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("100% #1 ledger?.db");
         let written = Connection::open(&path).unwrap();

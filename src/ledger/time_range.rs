@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_end_includes_its_day_and_nothing_after_a_moment() {
+    fn end_date_includes_its_day_and_end_time_is_exact() {
         let now = UnixMillis(1_756_900_000_000);
         let end = |text: &str| TimeRange::parse(text).map(|at| at.end(now, &TimeZone::UTC)).ok();
         let start =

@@ -194,7 +194,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_lose_what_only_dates_them() {
+    fn dates_and_versions_are_stripped_from_model_names() {
         for (name, want) in [
             ("gpt-4o-2024-08-06", "gpt-4o"),
             ("claude-sonnet-4-5-20250929", "claude-sonnet-4-5"),
@@ -214,7 +214,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn any_name_is_undated_without_a_panic(name in "[-a-z0-9@:./é]{0,40}") {
+        fn any_name_is_stripped_without_panic(name in "[-a-z0-9@:./é]{0,40}") {
             proptest::prop_assert!(undated_name(&name).len() <= name.len());
         }
     }

@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-    async fn other_tasks_go_on_beside_heavy_work() {
+    async fn heavy_work_does_not_block_other_tasks() {
         let place = place_for(HEAVY_BYTES).await;
         assert!(place.is_some() && place_for(HEAVY_BYTES - 1).await.is_none());
         let (sender, receiver) = std::sync::mpsc::channel();
@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_runtime_of_one_thread_does_the_work_itself() {
+    async fn single_threaded_runtime_runs_heavy_work_inline() {
         assert_eq!(run(HEAVY_BYTES, || 7), 7);
     }
 }

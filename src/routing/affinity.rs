@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_known_beginning_counts_and_what_stands_before_is_the_last_resort() {
+    fn longest_known_prefix_wins_and_the_preamble_is_the_fallback() {
         let mut all = AffinityBindings::default();
         all.bind(
             &ConversationKeys { preamble: Some(9), ..chain(&[3, 2, 1]) },
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_wins_and_a_binding_ends_with_its_time() {
+    fn session_name_wins_and_bindings_expire() {
         let mut all = AffinityBindings::default();
         all.bind(&ConversationKeys { session: Some(40), ..chain(&[1]) }, binding(1, 0), at(0));
         all.bind(&chain(&[2, 1]), binding(2, 0), at(0));
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_binding_that_stays_keeps_its_beginning_and_one_that_moves_does_not() {
+    fn renewed_binding_keeps_its_start_and_a_moved_one_does_not() {
         let mut all = AffinityBindings::default();
         let keys = ConversationKeys { session: Some(40), ..ConversationKeys::default() };
         all.bind(&keys, binding(1, 0), at(0));
@@ -255,7 +255,7 @@ mod tests {
         #![proptest_config(cases())]
 
         #[test]
-        fn there_are_never_more_than_fit_and_the_newest_is_among_them(seeds in proptest::collection::vec(any::<u64>(), 1..40)) {
+        fn bindings_are_bounded_and_include_the_newest(seeds in proptest::collection::vec(any::<u64>(), 1..40)) {
             let mut all = AffinityBindings::default();
             for (now, seed) in (0..).zip(seeds) {
                 for n in 0..600 {

@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn claims_by_config_and_by_what_was_learned() {
+    fn match_kind_depends_on_config_and_learned_list() {
         let any: Option<&[&str]> = Some(&["*", "!x-*"]);
         for (models, learned, name, want) in [
             (None, None, "gpt", MatchKind::ListUnknown),
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn served_names_are_the_configured_and_the_listed_ones_that_the_patterns_let_through() {
+    fn served_names_are_configured_names_and_listed_names_that_match() {
         let mut one = upstream(1, "one", Some(&["a", "b-*", "!b-2"]), 1);
         one.rename.insert("short".to_owned(), "b-1".to_owned());
         let got = served_names(&one, &|_| list(&["b-1", "b-2", "c", "a"]));

@@ -44,7 +44,7 @@ mod tests {
     use crate::routing::test_support::{ready_candidates, target, upstream};
 
     #[test]
-    fn a_cost_is_of_input_and_expected_output_once_per_target() {
+    fn cost_is_computed_once_per_target() {
         let candidates = ready_candidates(&[
             target(&Arc::new(upstream(1, "a", None, 2)), "m"),
             target(&Arc::new(upstream(2, "b", None, 1)), "m"),

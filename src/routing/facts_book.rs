@@ -97,7 +97,7 @@ mod tests {
     use crate::routing::test_support;
 
     #[test]
-    fn a_model_is_looked_up_once() {
+    fn model_facts_are_looked_up_once() {
         let upstream = test_support::upstream(1, "one", None, 1);
         let book = FactsBook::new(Arc::new(test_support::settings(Vec::new())), Arc::default());
         let first = book.look_up(&upstream, Dialect::Anthropic, "claude-opus-4-8");
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn the_number_of_cached_models_is_limited() {
+    fn number_of_cached_models_is_limited() {
         let upstream = test_support::upstream(1, "one", None, 1);
         let book = FactsBook::new(Arc::new(test_support::settings(Vec::new())), Arc::default());
         for n in 0..MAX_CACHED_MODELS + 5 {

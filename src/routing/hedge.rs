@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_is_asked_only_where_nothing_speaks_against_it() {
+    fn hedge_needs_every_condition() {
         let (p95, s) = (Some(Duration::from_millis(700)), Duration::from_secs);
         let fine = HedgeInput { input_tokens: 20_000, server_tools: false, budget_used: 0.79 };
         for (after, facts, p95, credit, want) in [
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn another_account_is_asked_first_and_never_the_same_again() {
+    fn hedge_prefers_another_account_and_never_repeats_a_target() {
         let mut candidates = ready_candidates(&[
             target(&Arc::new(upstream(1, "a", None, 2)), "m"),
             target(&Arc::new(upstream(2, "b", None, 1)), "m"),
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_slow_is_known_from_twenty_answers_on_of_the_same_kind() {
+    fn p95_needs_twenty_answers_of_the_same_kind() {
         let candidates = ready_candidates(&[target(&Arc::new(upstream(1, "a", None, 1)), "m")]);
         let mut pace = TargetLatencies::default();
         for n in 1..=19 {
@@ -282,7 +282,7 @@ mod tests {
         #![proptest_config(cases())]
 
         #[test]
-        fn no_more_are_asked_twice_than_the_share_allows(share in 0.0_f64..1.0, wanted in proptest::collection::vec(proptest::bool::ANY, 1..600)) {
+        fn hedges_never_exceed_their_share(share in 0.0_f64..1.0, wanted in proptest::collection::vec(proptest::bool::ANY, 1..600)) {
             let (mut pace, rule, mut hedged) = (TargetLatencies::default(), rule(HedgeDelay::P95, share), 0_u32);
             for (n, wants) in (1_u32..).zip(&wanted) {
                 pace.earn_credit(&rule);
@@ -292,7 +292,7 @@ mod tests {
         }
 
         #[test]
-        fn no_more_targets_are_remembered_than_fit(n in 1_u32..600) {
+        fn number_of_tracked_targets_is_limited(n in 1_u32..600) {
             let mut pace = TargetLatencies::default();
             for id in 0..n {
                 pace.record_latency(&ready_candidates(&[target(&Arc::new(upstream(id, "a", None, 1)), "m")])[0], true, Duration::ZERO);

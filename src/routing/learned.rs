@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_is_limited() {
+    fn number_of_learned_repairs_is_limited() {
         let learned = LearnedRepairs::default();
         for n in 0..MAX_MODELS + 3 {
             learned.insert(place(&n.to_string()), drop_of("n"), UnixMillis(0));

@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_request_is_nobodys_fault_and_is_not_tried_again() {
+    fn bad_request_blames_no_upstream_and_is_not_retried() {
         for status in [400, 404, 413, 422] {
             let outcome = reply(FaultKind::BadRequest, status);
             assert_row(&outcome, Blame::None, CooldownClass::None, Retry::No, false, false);
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rejected_key_is_left_alone_and_another_key_is_tried() {
+    fn rejected_key_is_excluded_and_another_key_is_tried() {
         assert_row(
             &reply(FaultKind::KeyRejected, 401),
             Blame::Key,
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_may_not_use_a_model_is_out_for_that_model_only() {
+    fn key_without_access_to_a_model_is_excluded_for_it_only() {
         assert_row(
             &reply(FaultKind::Forbidden, 403),
             Blame::KeyModel,
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn an_account_without_money_is_out_and_another_account_is_tried() {
+    fn account_without_credit_is_excluded_and_another_is_tried() {
         for status in [402, 429, 400] {
             assert_row(
                 &reply(FaultKind::Quota, status),
@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_model_sends_the_request_to_another_target() {
+    fn missing_model_sends_the_request_to_another_target() {
         assert_row(
             &reply(FaultKind::ModelNotFound, 404),
             Blame::KeyModel,
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn a_429_cools_the_key_for_that_model_only() {
+    fn rate_limit_cools_the_key_for_that_model_only() {
         let outcome = classify_fault(
             &fault(FaultKind::RateLimited, 429, "rate_limit_exceeded"),
             Some(Duration::from_secs(30)),
@@ -397,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn a_429_of_the_whole_account_cools_the_account() {
+    fn rate_limit_of_the_account_cools_the_account() {
         assert_row(
             &reply(FaultKind::AccountLimited, 429),
             Blame::Account,
@@ -409,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_error_counts_against_upstream_and_key_and_is_tried_again() {
+    fn server_error_is_a_strike_for_upstream_and_key_and_is_retried() {
         for (kind, status) in [
             (FaultKind::Transient, 408),
             (FaultKind::Transient, 425),
@@ -437,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn a_conflict_is_tried_once_more() {
+    fn conflict_is_retried_once() {
         assert_row(
             &reply(FaultKind::Conflict, 409),
             Blame::None,
@@ -449,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn a_login_page_cools_nothing_and_is_not_asked_twice() {
+    fn login_page_cools_nothing_and_is_not_retried() {
         assert_row(
             &reply(FaultKind::CaptivePortal, 200),
             Blame::None,
@@ -462,7 +462,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unreachable_upstream_is_to_blame_and_moving_on_is_free() {
+    fn unreachable_upstream_is_blamed_and_failover_is_not_counted() {
         for kind in [
             TransportKind::Connect,
             TransportKind::ConnectTimeout,
@@ -481,7 +481,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stale_connection_is_tried_again_at_once_uncounted() {
+    fn stale_connection_is_retried_at_once_and_not_counted() {
         assert_row(
             &did(TransportKind::Stale, true),
             Blame::None,
@@ -493,7 +493,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_that_was_sent_and_lost_may_have_been_billed() {
+    fn request_sent_and_lost_may_have_been_billed() {
         for kind in
             [TransportKind::Reset, TransportKind::FirstByteTimeout, TransportKind::TotalTimeout]
         {
@@ -511,7 +511,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_that_broke_before_content_counts_against_the_upstream() {
+    fn stream_broken_before_content_is_a_strike_for_the_upstream() {
         for kind in
             [TransportKind::BodyBroken, TransportKind::IdleTimeout, TransportKind::InvalidHttp]
         {
@@ -619,7 +619,7 @@ mod tests {
     }
 
     #[test]
-    fn our_own_network_is_nobodys_fault() {
+    fn local_network_failure_blames_no_upstream() {
         assert_row(
             &did(TransportKind::NetworkDown, false),
             Blame::None,

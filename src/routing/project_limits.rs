@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn the_request_beyond_the_rate_is_refused_until_the_first_is_a_minute_old() {
+    fn request_over_the_rate_is_refused_until_the_minute_has_passed() {
         let (projects, ide) = (ProjectLimits::default(), limited(2, 0, 0));
         admit(&projects, &ide, 1, None, 0).expect("the first");
         admit(&projects, &ide, 1, None, 10).expect("the second");
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_are_reserved_and_settled_by_what_was_used() {
+    fn tokens_are_reserved_and_settled_by_actual_use() {
         let (projects, ide) = (ProjectLimits::default(), limited(0, 2_000, 0));
         let first = admit(&projects, &ide, 500, None, 0).expect("1,524 reserved");
         assert_eq!(
@@ -286,14 +286,14 @@ mod tests {
     }
 
     #[test]
-    fn no_more_is_reserved_than_the_client_allows() {
+    fn reservation_never_exceeds_the_limit_of_the_client() {
         let (projects, ide) = (ProjectLimits::default(), limited(0, 1_000, 0));
         admit(&projects, &ide, 100, Some(50), 0).expect("150 reserved");
         assert_eq!(projects.remaining(&ide, at(0)).1.map(|left| left.remaining), Some(850));
     }
 
     #[test]
-    fn places_are_given_back() {
+    fn concurrency_slots_are_released() {
         let (projects, ide) = (ProjectLimits::default(), limited(0, 0, 2));
         assert_eq!([(); 3].map(|()| projects.acquire_slot(&ide)), [true, true, false]);
         projects.release_slot("ide");
@@ -304,7 +304,7 @@ mod tests {
         #![proptest_config(cases())]
 
         #[test]
-        fn within_any_minute_no_more_requests_pass_than_allowed(passes in proptest::collection::vec(0_u64..20, 1..80)) {
+        fn requests_per_minute_never_exceed_the_limit(passes in proptest::collection::vec(0_u64..20, 1..80)) {
             let (projects, ide) = (ProjectLimits::default(), limited(5, 0, 0));
             let (mut now, mut went) = (0, Vec::new());
             for pass in passes {

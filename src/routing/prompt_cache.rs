@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_part_that_changed_is_named() {
+    fn first_changed_part_is_named() {
         let next = || prefix(&[10, 11, 12, 13, 14]);
         let key = ServedBy { account: AccountId(8), key_name: "one/spare".into(), ..place() };
         let model = ServedBy { model: "n".into(), ..place() };
@@ -394,7 +394,7 @@ mod tests {
         #![proptest_config(cases())]
 
         #[test]
-        fn there_are_never_more_than_fit(seeds in proptest::collection::vec(any::<u64>(), 1..6)) {
+        fn number_of_tracked_conversations_is_limited(seeds in proptest::collection::vec(any::<u64>(), 1..6)) {
             let mut guardian = PromptCacheTracker::default();
             for (now, seed) in (0..).zip(seeds) {
                 for n in 0..700 {

@@ -404,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ending_chooses_a_strategy_unless_the_whole_is_a_name() {
+    fn suffix_selects_a_strategy_unless_it_is_part_of_a_name() {
         let mut one = upstream(1, "ollama", Some(&["qwen:fast", "llama*"]), 0);
         one.origin = Origin::File;
         let catalog = Catalog::new(&settings(vec![one]));
@@ -417,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn whose_list_is_learned_first_does_not_decide_who_is_asked() {
+    fn order_of_learned_lists_does_not_affect_routing() {
         let world = settings(vec![
             upstream(1, "one", Some(&["*"]), 1),
             upstream(2, "two", Some(&["*"]), 2),
@@ -475,7 +475,7 @@ mod tests {
     }
 
     #[test]
-    fn a_logical_model_brings_its_strategy_timeouts_and_priorities() {
+    fn logical_model_has_its_strategy_timeouts_and_priorities() {
         let found = resolve(
             &Catalog::new(&world()),
             "auto",
@@ -495,14 +495,14 @@ mod tests {
     }
 
     #[test]
-    fn a_logical_model_may_carry_the_name_of_the_model_behind_it() {
+    fn logical_model_may_share_the_name_of_its_target() {
         let mut world = world();
         world.models = vec![logical("gpt-4o", &[(None, "gpt-4o", None)])];
         assert_eq!(ask(&world, "gpt-4o").expect("no loop"), ["openai:gpt-4o", "router:gpt-4o"]);
     }
 
     #[test]
-    fn aliases_in_a_circle_end() {
+    fn alias_cycle_terminates() {
         let mut world = world();
         world.upstreams.retain(|upstream| &*upstream.name != "local");
         assert!(matches!(ask(&world, "loop-a"), Err(NameError::Unknown { .. })));
@@ -527,7 +527,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_resort_serves_what_nobody_else_does() {
+    fn catch_all_alias_serves_unmatched_models() {
         let mut world = world();
         world.upstreams.retain(|upstream| &*upstream.name != "local");
         world.aliases.push(alias("*", "auto"));
@@ -536,7 +536,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unlearned_upstream_is_waited_for_and_then_takes_anything() {
+    fn upstream_with_unknown_models_is_awaited_then_accepts_any() {
         let world =
             settings(vec![upstream(1, "fresh", None, 1), upstream(2, "old", Some(&["known"]), 1)]);
         let (catalog, all) = (Catalog::new(&world), project(&["*"], &["*"]));
@@ -566,7 +566,7 @@ mod tests {
     }
 
     #[test]
-    fn a_project_reaches_only_what_it_may_use() {
+    fn project_reaches_only_its_allowed_models() {
         let world = world();
         let catalog = Catalog::new(&world);
         let ask = |models: &[&str], upstreams: &[&str], name: &str| {
@@ -606,7 +606,7 @@ mod tests {
     }
 
     #[test]
-    fn an_upstream_without_the_clients_dialect_needs_translation() {
+    fn upstream_without_the_client_dialect_needs_translation() {
         let world = world();
         let (catalog, all) = (Catalog::new(&world), project(&["*"], &["*"]));
         let shared =
@@ -630,7 +630,7 @@ mod tests {
     }
 
     #[test]
-    fn every_name_is_listed_once_with_what_it_stands_for() {
+    fn every_name_is_listed_once_with_its_targets() {
         let world = world();
         let names = list_names(&Catalog::new(&world), &project(&["*"], &["*"]), &lists);
         let by_name: HashMap<&str, &ListedName> =
@@ -650,7 +650,7 @@ mod tests {
     }
 
     #[test]
-    fn the_demo_is_listed_by_names_that_work_next_to_other_upstreams() {
+    fn demo_models_are_listed_with_unambiguous_names() {
         let mut demo = upstream(5, "demo", Some(&["echo"]), 0);
         demo.origin = Origin::Demo;
         let mut world = world();

@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn how_often_each_kind_of_failure_is_tried() {
+    fn number_of_attempts_depends_on_the_failure_kind() {
         let rules = policy().retry;
         let lost = classify_transport(&TransportFault {
             kind: TransportKind::Reset,
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn one_attempt_means_one_attempt() {
+    fn max_attempts_of_one_disables_retries() {
         let rules = RetrySettings { max_attempts: 1, ..policy().retry };
         assert_eq!(tries(&reply(FaultKind::Server, 500), RetryTarget::Other, &rules).0, 1);
         assert_eq!(tries(&reply(FaultKind::RateLimited, 429), RetryTarget::Same, &rules).0, 1);
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn the_budget_is_a_share_of_the_requests_with_a_floor() {
+    fn retry_budget_is_a_share_of_requests_with_a_minimum() {
         let mut budget = RetryBudget::default();
         for _ in 0..10 {
             assert!(budget.allows(0.2, at(0)));
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn moving_to_a_ready_candidate_is_never_refused_by_the_budget() {
+    fn failover_to_a_ready_candidate_ignores_the_retry_budget() {
         let (outcome, rules) = (reply(FaultKind::Server, 500), policy().retry);
         let mut budget = RetryBudget::default();
         for _ in 0..1_000 {

@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_take_turns_by_their_weights() {
+    fn keys_are_picked_in_proportion_to_their_weights() {
         let mut openai = upstream(1, "openai", None, 2);
         Arc::make_mut(&mut openai.keys[1]).weight = 3.0;
         let candidates = ready_candidates(&[target(&Arc::new(openai), "gpt")]);
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn a_returning_key_does_not_get_all_that_it_missed() {
+    fn returning_key_does_not_catch_up_on_missed_requests() {
         let candidates =
             ready_candidates(&[target(&Arc::new(upstream(1, "openai", None, 2)), "gpt")]);
         let mut health = Health::new(policy());
@@ -395,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn the_quickest_to_its_first_token_is_taken_and_the_unknown_is_tried() {
+    fn least_latency_picks_the_fastest_and_tries_unmeasured_ones() {
         let quick: &[u64] = &[200, 210];
         assert_eq!(first(Strategy::LeastLatency, &two([(&[900, 950], 0), (quick, 0)]), &[]), 0);
         assert_eq!(
@@ -411,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cheapest_is_taken_and_those_without_a_price_come_last() {
+    fn least_cost_picks_the_cheapest_and_unpriced_ones_last() {
         let world = two([(&[], 0), (&[], 0)]);
         for (costs, want) in [
             ([Some(5.0), Some(3.0)], 0),
@@ -424,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn the_least_busy_for_its_weight_is_taken() {
+    fn least_busy_is_relative_to_the_weight() {
         let mut heavy = upstream(2, "b", None, 1);
         heavy.weight = 3.0;
         let candidates = ready_candidates(&[
@@ -438,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn mixes_weigh_latency_errors_and_cost_as_named() {
+    fn adaptive_mixes_weight_latency_errors_and_cost() {
         use AdaptiveMix::{Balanced, CostFirst, ErrorRate, LatencyFirst, ReliabilityFirst};
         let slow: Vec<u64> = vec![3_900; 20];
         let fast: Vec<u64> = vec![100; 20];
@@ -465,7 +465,7 @@ mod tests {
         );
         assert!(
             (35..65).contains(&share(ErrorRate, [(&[], 9), (&fast, 0)], &[])),
-            "nine attempts say nothing yet"
+            "nine attempts are too few"
         );
         assert!(
             (35..65).contains(&share(ErrorRate, [(&[], 30), (&[], 30)], &[])),
@@ -477,7 +477,7 @@ mod tests {
         #![proptest_config(cases())]
 
         #[test]
-        fn whatever_is_known_somebody_of_the_pool_is_chosen(
+        fn some_candidate_is_always_picked(
             which in 0..Strategy::ALL.len(),
             times in proptest::collection::vec(0_u64..100_000, 0..30),
             failures in 0_u32..40,

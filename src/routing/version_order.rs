@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_newest_is_the_highest_version_then_the_latest_date() {
+    fn models_sort_by_version_then_by_date() {
         for (names, want) in [
             (
                 &[

@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_first_line_is_the_key() {
+    async fn first_line_of_the_output_is_the_key() {
         for script in [
             "echo sk-one; echo more",
             "printf sk-one",
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_kept_back_by_name_and_by_shape() {
+    fn variables_with_keys_are_withheld_by_name_and_by_form() {
         let forbid: &dyn Fn(&str) -> bool = &|name| name == "SOME_API_KEY";
         for (name, value, kept_back) in [
             ("SOME_API_KEY", "anything", true),
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_agent_left_behind_does_not_hold_us_up() {
+    async fn leftover_child_process_does_not_delay_the_result() {
         assert_eq!(
             sh("sleep 600 & echo $!").await.map(|pid| kill(pid.expose())).expect("a pid"),
             Ok(())
@@ -343,7 +343,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[tokio::test]
-    async fn at_the_timeout_everything_it_started_is_killed() {
+    async fn timeout_kills_the_whole_process_group() {
         let dir = tempfile::tempdir().expect("a folder");
         let pid_file = dir.path().join("pid");
         let script =

@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_file_is_named_and_never_waited_for() {
+    fn non_regular_file_is_refused_without_blocking() {
         let dir = tempfile::tempdir().expect("a directory");
         let pipe = dir.path().join("pipe");
         rustix::fs::mkfifoat(

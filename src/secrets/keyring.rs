@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_key_is_kept_replaced_and_removed() {
+    async fn key_is_stored_replaced_and_removed() {
         let keyring = mock();
 
         assert!(keyring.get("openai/work").await.expect("get").is_none());
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_silent_keyring_costs_one_patience_and_then_nothing() {
+    async fn unresponsive_keyring_costs_one_timeout_only() {
         let (keyring, open) = gated();
         let hasty = keyring.clone().with_timeout(Duration::from_millis(50));
 
@@ -396,7 +396,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_given_up_in_the_queue_is_not_done_later() {
+    async fn abandoned_keyring_call_is_not_executed_later() {
         let (keyring, open) = gated();
         let hasty = keyring.clone().with_timeout(Duration::from_millis(50));
 
@@ -414,7 +414,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_in_the_library_ends_one_call_only() {
+    async fn panic_in_the_library_fails_one_call_only() {
         let calls = AtomicU64::new(0);
         let keyring = Keyring::with_connector(
             move || {
@@ -437,7 +437,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn labels_that_the_transport_cannot_carry_are_refused() {
+    async fn labels_unsupported_by_the_keyring_are_refused() {
         for label in ["", "a\0b", "a\nb", &"x".repeat(300)] {
             assert!(matches!(mock().get(label).await, Err(KeyringError::Other(_))), "{label:?}");
         }

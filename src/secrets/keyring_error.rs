@@ -60,14 +60,15 @@ pub(super) fn classify(error: Error) -> KeyringError {
         },
         Error::PlatformFailure(cause) => {
             let text = printable(&cause.to_string(), MAX_SHOWN_CHARS);
-            let says = |names: &[&str]| names.iter().any(|name| text.contains(name));
-            if says(&["AccessDenied"]) {
+            let mentions = |names: &[&str]| names.iter().any(|name| text.contains(name));
+            if mentions(&["AccessDenied"]) {
                 KeyringError::Denied
-            } else if says(&["IsLocked"]) {
+            } else if mentions(&["IsLocked"]) {
                 KeyringError::Locked
-            } else if says(&["ServiceUnknown", "NameHasNoOwner", "no secret service provider"]) {
+            } else if mentions(&["ServiceUnknown", "NameHasNoOwner", "no secret service provider"])
+            {
                 KeyringError::NoService("no session bus, or no Secret Service on it".to_owned())
-            } else if says(&["NoReply", "Spawn", "Disconnected"]) {
+            } else if mentions(&["NoReply", "Spawn", "Disconnected"]) {
                 KeyringError::NoService(text)
             } else {
                 KeyringError::Other(text)

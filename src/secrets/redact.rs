@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_known_secret_is_removed_in_every_form() {
+    fn known_secret_is_removed_in_every_encoding() {
         let redactor = known(&[KEY]);
         let json = serde_json::to_string(KEY).expect("json");
         let escaped = utf8_percent_encode(KEY, ESCAPED_IN_URLS).to_string();
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn base64_is_found_wherever_the_secret_stands_in_it() {
+    fn base64_of_a_secret_is_found_at_any_offset() {
         for key in [
             "plain-key-of-20-char",
             "plain-key-of-21-chars",
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn what_looks_like_a_key_is_removed_and_what_does_not_stays() {
+    fn text_in_the_form_of_a_key_is_removed_and_other_text_is_not() {
         for (text, shown) in [
             ("Incorrect API key: sk-proj-abcdef0123456789ABCD.", "Incorrect API key: [redacted]."),
             ("x=AIzaSyA0123456789abcdefghij&y", "x=[redacted]&y"),
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn overlapping_secrets_leave_nothing_between_them() {
+    fn overlapping_secrets_are_removed_completely() {
         let redactor = known(&["abcdefghij", "fghijklmno", "klmno-and-more"]);
 
         assert_eq!(
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_of_the_last_generation_are_still_removed() {
+    fn secrets_from_before_a_reload_are_still_removed() {
         let redactor = known(&["first-secret"]);
         redactor.replace_all([&Secret::new("second-secret".to_owned())]);
         assert_eq!(redactor.redact("first-secret second-secret"), "[redacted] [redacted]");
@@ -326,14 +326,14 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn no_text_keeps_a_known_secret(before in ".*", key in "K%\\PC{8,40}", after in ".*") {
+        fn known_secrets_are_removed_from_any_text(before in ".*", key in "K%\\PC{8,40}", after in ".*") {
             let shown = known(&[&key]).redact(&format!("{before}{key}{after}")).into_owned();
             proptest::prop_assert!(!shown.contains(&key) && shown.contains(REDACTED), "{}", shown);
         }
     }
 
     #[test]
-    fn short_words_are_not_learnt() {
+    fn short_values_are_not_registered_as_secrets() {
         assert_eq!(
             known(&["", "local", "1234567"]).redact("a local model 1234567"),
             "a local model 1234567"
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn foreign_text_becomes_one_bounded_harmless_line() {
+    fn untrusted_text_becomes_one_bounded_sanitised_line() {
         assert_eq!(printable(" a\n\u{1b}[31mb sk-0123456789abcdefgh ", 100), "a  [31mb [redacted]");
         assert_eq!(printable(&"\u{e4}".repeat(20), 5), "\u{e4}\u{e4}\u{e4}\u{e4}\u{e4}\u{2026}");
     }

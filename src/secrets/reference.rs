@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn references_are_read_and_label_themselves() {
+    fn references_are_parsed_and_have_a_default_label() {
         for (text, shown, label) in [
             ("keyring:openai/work", "keyring:openai/work", Some("work")),
             ("env:OPENAI_API_KEY", "env:OPENAI_API_KEY", Some("OPENAI_API_KEY")),

@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_recognised_and_never_written() {
+    fn keys_are_recognised_and_stored_only_as_hashes() {
         let home = tempfile::tempdir().expect("a folder");
         let memory = KeyMemory::of_data_dir(&home.path().join("data"));
         assert!(memory.find("ide").is_empty());
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_stays_small_and_a_broken_one_is_empty() {
+    fn file_is_bounded_and_a_damaged_one_is_empty() {
         let home = tempfile::tempdir().expect("a folder");
         let memory = KeyMemory::of_data_dir(home.path());
         for n in 0..9 {

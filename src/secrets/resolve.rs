@@ -418,7 +418,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn variables_are_trimmed_and_their_flaws_named() {
+    async fn variables_are_trimmed_and_invalid_values_named() {
         let env = [
             ("GOOD", " sk-good\n"),
             ("EMPTY", " "),
@@ -454,14 +454,14 @@ mod tests {
     }
 
     #[test]
-    fn a_reference_is_resolved_on_any_thread() {
+    fn reference_is_resolved_on_any_thread() {
         fn sendable<T: Send>(_: &T) {}
         let resolver = resolver(&[], VaultSource::none());
         sendable(&resolver.resolve(&Reference::Env("NAME".to_owned())));
     }
 
     #[tokio::test]
-    async fn what_is_missing_comes_with_the_command_that_stores_it() {
+    async fn missing_secret_error_has_the_command_that_stores_it() {
         let resolver = resolver(&[], VaultSource::none());
 
         assert_eq!(
@@ -481,7 +481,7 @@ mod tests {
 
     #[cfg(unix)]
     #[tokio::test]
-    async fn a_command_runs_once_until_it_is_forgotten() {
+    async fn command_output_is_cached_until_invalidated() {
         let dir = tempfile::tempdir().expect("a folder");
         let count = dir.path().join("count");
         let text = format!(
@@ -502,7 +502,7 @@ mod tests {
 
     #[cfg(unix)]
     #[tokio::test]
-    async fn a_vault_opens_with_the_passphrase_of_a_private_file() {
+    async fn vault_opens_with_a_passphrase_from_a_private_file() {
         use std::{fs, io::Write as _, os::unix::fs::OpenOptionsExt};
         let dir = tempfile::tempdir().expect("a folder");
         let (path, pass) = (dir.path().join("keys.enc"), dir.path().join("pass"));

@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_of_a_key_is_printed() {
+    fn debug_output_has_no_part_of_a_key() {
         let secret = Secret::new("sk-abcdefghijklmnop".to_owned());
         let shown = format!("{secret:?} {}", secret.fingerprint());
         assert!(!shown.contains("abc") && !shown.contains("nop"), "{shown}");
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn signatures_are_those_of_the_standard() {
+    fn hmac_matches_the_standard_test_vectors() {
         // RFC 4231, cases 2 and 6.
         let hex =
             |bytes: [u8; 32]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_key_is_long_random_and_safe_in_a_url() {
+    fn client_key_is_long_random_and_url_safe() {
         let (one, two) =
             (generate_client_key().expect("entropy"), generate_client_key().expect("entropy"));
 

@@ -450,7 +450,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_come_back_with_the_passphrase_only() {
+    fn keys_are_decrypted_with_the_passphrase_only() {
         let (_dir, vault) = vault();
         let mut open = vault.open(&secret("correct horse")).expect("a new one");
         open.set("openai/work", &secret("sk-\"quoted\"\u{e4}")).expect("saved");
@@ -487,7 +487,7 @@ mod tests {
     }
 
     #[test]
-    fn costs_from_a_forged_file_are_bounded() {
+    fn kdf_costs_from_a_forged_file_are_bounded() {
         for costs in [
             Argon2Costs { memory_kib: u32::MAX, passes: 1, lanes: 1 },
             Argon2Costs { memory_kib: 64, passes: 0, lanes: 1 },
@@ -500,7 +500,7 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_header_is_not_vouched_for() {
+    fn tampered_header_is_rejected() {
         let (_dir, vault) = vault();
         let open = vault.open(&secret("p")).expect("new");
         let mut bytes = open
@@ -518,7 +518,7 @@ mod tests {
     }
 
     #[test]
-    fn two_writers_do_not_lose_each_others_keys() {
+    fn concurrent_writers_lose_no_keys() {
         let (_dir, vault) = vault();
         vault.open(&secret("p")).expect("new").set("first", &secret("sk-1")).expect("saved");
         let (mut one, mut two) =
@@ -536,7 +536,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_made_anew_meanwhile_is_not_overwritten() {
+    fn vault_replaced_meanwhile_is_not_overwritten() {
         let (_dir, vault) = vault();
         let mut one = vault.open(&secret("p")).expect("new");
         vault.open(&secret("q")).expect("new").set("a", &secret("sk-a")).expect("saved");
@@ -547,7 +547,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn the_file_is_private_and_nothing_is_left_beside_it() {
+    fn file_is_private_and_no_temporary_file_is_left() {
         use std::os::unix::fs::PermissionsExt;
         let (_dir, vault) = vault();
         vault.open(&secret("p")).expect("new").set("a", &secret("sk-a")).expect("saved");

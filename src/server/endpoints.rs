@@ -211,7 +211,7 @@ mod tests {
     use crate::server::paths::{self, Route};
 
     #[test]
-    fn a_stored_request_returns_to_the_endpoint_it_came_in_on() {
+    fn stored_request_is_replayed_at_its_endpoint() {
         let paths = [
             "/v1/chat/completions",
             "/v1/completions",
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_for_a_path_are_in_the_dialect_of_its_endpoint() {
+    fn errors_have_the_dialect_of_the_endpoint() {
         for endpoint in ENDPOINTS {
             let routed = paths::route(&Method::POST, endpoint.path, None).expect("a route");
             assert_eq!(routed.dialect, endpoint.dialect, "{}", endpoint.path);

@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn every_prefix_form_reaches_the_same_endpoint() {
+    fn path_prefixes_reach_the_same_endpoint() {
         for path in [
             "/v1/chat/completions",
             "/chat/completions",
@@ -430,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_in_the_path_is_taken_out_of_it() {
+    fn key_in_the_path_is_removed() {
         let routed = route(&Method::GET, "/~aip-abc/v1/models", None).expect("a route");
         assert_eq!(routed.path_key.as_deref(), Some("aip-abc"));
         assert!(matches!(routed.route, Route::Models { id: None, gemini: false }));

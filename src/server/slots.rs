@@ -96,7 +96,7 @@ mod tests {
     use crate::server::activity::OpenRequest;
 
     #[tokio::test]
-    async fn the_longest_idle_connection_gives_way_and_busy_ones_stay() {
+    async fn longest_idle_connection_is_closed_and_busy_ones_are_not() {
         let (slots, stop) = (ConnectionSlots::new(3), CancellationToken::new());
         let busy = slots.claim(&stop).await.expect("a place");
         let request = OpenRequest::begin(&busy.activity);
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stop_ends_the_wait_for_a_place_and_closes_every_connection() {
+    async fn stop_ends_waiting_for_a_slot_and_closes_all_connections() {
         let (slots, stop) = (ConnectionSlots::new(1), CancellationToken::new());
         let busy = slots.claim(&stop).await.expect("a place");
         let _request = OpenRequest::begin(&busy.activity);

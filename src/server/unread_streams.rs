@@ -122,7 +122,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn only_what_the_client_does_not_read_is_given_up() {
+    async fn only_streams_unread_by_the_client_are_dropped() {
         let streams = UnreadStreams::new();
         let answer = || Full::new(Bytes::from_static(b"text"));
         let (mut begun, untouched) = (streams.watch(answer()), streams.watch(answer()));
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_whose_upstream_is_slow_is_kept() {
+    async fn stream_of_a_slow_upstream_is_not_dropped() {
         let streams = UnreadStreams::new();
         let never = futures_util::stream::pending::<Result<Frame<Bytes>, std::io::Error>>();
         let mut slow = streams.watch(StreamBody::new(never));

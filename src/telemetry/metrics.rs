@@ -324,7 +324,7 @@ pub(in crate::telemetry) mod tests {
     }
 
     #[test]
-    fn a_request_is_counted_with_its_attempts_tokens_and_cost() {
+    fn request_is_counted_with_its_attempts_tokens_and_cost() {
         let metrics = Metrics::default();
         metrics.record(&entry("m"));
         metrics.record(&entry("m"));
@@ -352,7 +352,7 @@ pub(in crate::telemetry) mod tests {
     }
 
     #[test]
-    fn many_names_of_models_do_not_make_many_series() {
+    fn number_of_metric_series_is_limited() {
         let metrics = Metrics::default();
         for n in 0..5_000 {
             metrics.record(&entry(&format!("model-{n}-{}", "x".repeat(500))));

@@ -222,7 +222,7 @@ mod tests {
     use crate::telemetry::metrics::tests::entry;
 
     #[test]
-    fn a_request_is_a_span_and_each_attempt_one_below_it() {
+    fn request_is_a_span_with_one_child_per_attempt() {
         let mut spans_of = Vec::new();
         push_spans(&entry("m"), None, &mut spans_of);
 
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_traces_is_the_parent() {
+    fn client_trace_context_is_the_parent_span() {
         let parent =
             TraceParent::parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01").unwrap();
         let mut out = Vec::new();

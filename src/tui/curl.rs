@@ -70,7 +70,7 @@ mod tests {
     use crate::tui::tests::sample;
 
     #[test]
-    fn a_copied_command_runs_nothing_else() {
+    fn copied_command_is_quoted_for_the_shell() {
         let app = sample::app();
         let snapshot = app.snapshot.as_ref().unwrap();
         let curl = hello_command(snapshot, "a'; rm -rf ~; '\x1b[31m");

@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_change_their_width_rarely() {
+    fn numbers_have_a_stable_width() {
         for (n, want) in [
             (0, "0"),
             (999, "999"),
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_rounded_to_what_matters() {
+    fn durations_are_rounded_to_significant_units() {
         for (ms, want) in [
             (0, "0s"),
             (41_900, "41s"),
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_are_per_cent_only_of_enough() {
+    fn shares_of_small_totals_are_fractions() {
         for (part, total, want) in
             [(0, 0, "–"), (1, 3, "1/3"), (1, 100, "1.0 %"), (0, 100, "0 %"), (71, 100, "71 %")]
         {
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn clocks_are_local() {
+    fn times_are_local() {
         let now = FrameContext { offset: 3_600, ..FrameContext::default() };
         assert_eq!(clock(UnixMillis(1_700_000_000_000), now), "23:13:20");
         assert_eq!(clock(UnixMillis(-1), FrameContext::default()), "23:59:59");

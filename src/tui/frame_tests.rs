@@ -171,7 +171,7 @@ fn style_listing(app: &mut App, theme: &str) -> String {
 }
 
 #[test]
-fn roles_stand_where_they_belong_in_colour_and_without() {
+fn style_roles_match_the_snapshots() {
     for theme in ["dark", "mono"] {
         let mut all = String::new();
         for screen in [Screen::Live, Screen::Keys, Screen::Usage] {
@@ -200,7 +200,7 @@ fn lost_proxy_shows_the_next_try() {
 }
 
 #[test]
-fn questions_filters_and_toasts_stand_in_the_bottom_line() {
+fn dialogs_filters_and_toasts_are_in_the_bottom_line() {
     let key = |app: &mut App, c| {
         drop(update(
             app,
@@ -233,7 +233,7 @@ fn questions_filters_and_toasts_stand_in_the_bottom_line() {
 }
 
 #[test]
-fn empty_proxy_shows_first_steps_and_restarted_one_the_day() {
+fn empty_proxy_shows_first_steps_and_a_restarted_one_the_day() {
     let mut app = sample::app();
     let snapshot = app.snapshot.as_mut().unwrap();
     snapshot.live = crate::events::live::Live::default();
@@ -247,7 +247,7 @@ fn empty_proxy_shows_first_steps_and_restarted_one_the_day() {
 }
 
 #[test]
-fn top_line_drops_whole_parts_and_shows_a_paused_screen() {
+fn top_line_drops_complete_parts_and_shows_a_paused_screen() {
     for columns in 60..=200 {
         for lang in [EN, Lang::Chinese] {
             for screen in Screen::ALL {
@@ -296,7 +296,7 @@ fn top_line_drops_whole_parts_and_shows_a_paused_screen() {
 }
 
 #[test]
-fn models_that_rest_stand_in_the_columns_of_their_key() {
+fn cooled_models_align_with_the_columns_of_their_key() {
     for (columns, rows) in SIZES {
         for lang in [EN, Lang::Chinese] {
             let mut app = sample::app();
@@ -342,7 +342,7 @@ fn all_problems_can_be_read() {
 }
 
 #[test]
-fn what_only_the_built_in_upstream_answered_is_no_empty_chart() {
+fn demo_only_usage_is_explained_instead_of_an_empty_chart() {
     let mut app = sample::app();
     app.screen = Screen::Usage;
     let view = app.usage.view.as_mut().unwrap();
@@ -415,7 +415,7 @@ fn log_shows_loading_before_empty() {
 }
 
 #[test]
-fn rows_of_ended_requests_stand_by_the_time_that_they_show_and_name_nothing_twice() {
+fn ended_requests_sort_by_shown_time_without_duplicate_names() {
     let mut app = sample::app();
     let live = &mut app.snapshot.as_mut().unwrap().live;
     live.recent.push_back(sample::finished(0, "healthy/chat-large", "healthy", 200, 60_000).into());
@@ -435,7 +435,7 @@ fn rows_of_ended_requests_stand_by_the_time_that_they_show_and_name_nothing_twic
 }
 
 #[test]
-fn without_a_file_the_config_screen_does_not_praise_one() {
+fn config_screen_does_not_call_a_missing_file_valid() {
     let mut app = sample::app();
     app.screen = Screen::Config;
     app.snapshot.as_mut().unwrap().config.path = None;
@@ -453,7 +453,7 @@ fn without_a_file_the_config_screen_does_not_praise_one() {
 }
 
 #[test]
-fn wide_characters_keep_columns_straight() {
+fn wide_characters_keep_columns_aligned() {
     let mut app = sample::app();
     let snapshot = app.snapshot.as_mut().unwrap();
     snapshot.live.recent.push_back(
@@ -471,7 +471,7 @@ fn wide_characters_keep_columns_straight() {
 }
 
 #[test]
-fn mono_has_no_colour_and_ascii_nothing_else() {
+fn mono_theme_has_no_colour_and_ascii_mode_is_ascii_only() {
     for screen in Screen::ALL {
         let mut app = sample::app();
         app.screen = screen;
@@ -487,14 +487,14 @@ fn mono_has_no_colour_and_ascii_nothing_else() {
 }
 
 #[test]
-fn the_smallest_terminals_are_asked_to_grow() {
+fn too_small_terminal_shows_a_hint() {
     assert!(draw_to_text(&mut sample::app(), 39, 24).contains("enlarge to 40x10"));
     assert!(draw_to_text(&mut sample::app(), 40, 9).contains("enlarge to 40x10"));
     assert!(draw_to_text(&mut sample::app(), 40, 10).contains("Live"));
 }
 
 #[test]
-fn nothing_that_comes_from_outside_reaches_the_terminal_raw() {
+fn untrusted_text_is_escaped_on_every_screen() {
     let mut app = sample::app();
     let snapshot = app.snapshot.as_mut().unwrap();
     let evil = "\x1b]0;pwned\x07\u{9b}2J\u{202e}x\0\r\ny";
@@ -559,7 +559,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(50))]
 
     #[test]
-    fn any_state_draws_at_any_size(
+    fn every_screen_draws_at_any_size(
         columns in 1_u16..=250,
         rows in 1_u16..=80,
         names in prop::collection::vec(hostile(), 1..6),

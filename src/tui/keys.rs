@@ -354,7 +354,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_key_means_two_things_in_one_place() {
+    fn no_key_has_two_actions_in_one_context() {
         for (at, a) in KEY_BINDINGS.iter().enumerate() {
             for b in &KEY_BINDINGS[at + 1..] {
                 let both = a.codes.iter().any(|code| b.codes.contains(code))
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn every_screen_has_its_digit() {
+    fn every_screen_has_its_digit_key() {
         for screen in Screen::ALL {
             let digit =
                 KEY_BINDINGS.iter().find(|b| b.action == KeyAction::GoTo(screen)).map(|b| b.label);

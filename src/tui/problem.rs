@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn the_worst_comes_first_and_the_others_are_counted() {
+    fn worst_problem_is_first_and_the_others_are_counted() {
         let found = worst_of(|_| {}).unwrap();
         assert_eq!(found.text, "dead is down, next try in 12s: connection refused (127.0.0.1:9)");
         assert_eq!(found.action, Some(Action::WarmUpstream { upstream: "dead".to_owned() }));
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rejected_key_whose_siblings_serve_is_not_the_worst() {
+    fn rejected_key_with_working_siblings_is_not_the_worst_problem() {
         let spare = |s: &mut Snapshot| {
             s.keys[0].state = KeyStatus::Rejected;
             let mut sibling = s.keys[2].clone();

@@ -120,7 +120,7 @@ mod tests {
     use crate::tui::tests::sample;
 
     #[test]
-    fn requests_count_in_the_minute_they_began() {
+    fn requests_count_in_the_minute_of_their_start() {
         let live = sample::live();
         let now = sample::NOW;
         let rates = TrafficRates::from_live(&live);

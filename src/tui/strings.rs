@@ -309,13 +309,13 @@ mod tests {
     }
 
     #[test]
-    fn blanks_are_filled_and_what_fills_them_is_not_looked_at() {
+    fn placeholders_are_filled_without_recursion() {
         assert_eq!(fill("{a} of {b}{c}", &[("a", "{b}"), ("b", "2")]), "{b} of 2{c}");
         assert_eq!(fill("no { blank", &[("a", "x")]), "no { blank");
     }
 
     #[test]
-    fn the_config_stands_above_the_locale() {
+    fn config_language_overrides_the_locale() {
         for (config, locale, want) in [
             ("auto", "zh_CN.UTF-8", Lang::Chinese),
             ("auto", "ZH", Lang::Chinese),

@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_built_in_theme_reads_and_mono_has_no_colour() {
+    fn every_built_in_theme_is_valid_and_mono_has_no_colour() {
         for (name, _) in BUILT_IN {
             assert!(Theme::named(name).is_some(), "{name}");
         }

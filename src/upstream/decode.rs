@@ -430,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn every_coding_is_decoded_however_it_is_cut() {
+    fn every_coding_decodes_equally_at_any_cut() {
         for (coding, data) in [
             (ContentCoding::Gzip, gzip(TEXT)),
             (ContentCoding::Deflate, zlib(TEXT)),
@@ -449,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_flushed_comes_out_at_once() {
+    fn flushed_data_is_decoded_at_once() {
         let mut encoder = write::GzEncoder::new(Vec::new(), Compression::default());
         let mut decoder = Decoder::new(ContentCoding::Gzip);
         for event in ["data: one\n\n", "data: two\n\n", "data: three\n\n"] {
@@ -465,7 +465,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_coding_is_truncated_and_a_changed_one_corrupt() {
+    fn cut_input_is_truncated_and_changed_input_is_corrupt() {
         for (coding, data) in [
             (ContentCoding::Gzip, gzip(TEXT)),
             (ContentCoding::Deflate, zlib(TEXT)),
@@ -515,7 +515,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bomb_is_cut_at_the_limit() {
+    fn decompression_bomb_is_stopped_at_the_limit() {
         let zeros = vec![0; 8 << 20];
         for (coding, data) in
             [(ContentCoding::Gzip, gzip(&zeros)), (ContentCoding::Zstd, zstd(&zeros))]
@@ -549,7 +549,7 @@ mod tests {
         }
 
         #[test]
-        fn any_text_survives_any_cut(data in proptest::collection::vec(any::<u8>(), 0..5_000), size in 1..700_usize) {
+        fn any_text_round_trips_at_any_cut(data in proptest::collection::vec(any::<u8>(), 0..5_000), size in 1..700_usize) {
             prop_assert_eq!(pieces(ContentCoding::Gzip, &gzip(&data), size), Ok(data.clone()));
             prop_assert_eq!(pieces(ContentCoding::Zstd, &zstd(&data), size), Ok(data));
         }

@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn names_are_found_also_by_many_at_once_and_nothing_stays_behind() {
+    async fn concurrent_lookups_resolve_and_leave_no_state() {
         let resolver = DnsResolver::default();
         let all =
             futures_util::future::join_all((0..20).map(|_| resolver.lookup("localhost"))).await;

@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn request_headers_are_kept_except_those_not_for_the_upstream() {
+    fn request_headers_pass_except_hop_by_hop_and_credentials() {
         let from = map(&[
             ("connection", b"keep-alive, X-Hop"),
             ("x-hop", b"1"),
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_that_this_process_sent_is_known_again_even_through_another_proxy() {
+    fn own_request_is_recognised_even_through_another_proxy() {
         let mut headers = map(&[("x-aiproxy-hop", b"0123456789abcdef")]);
         filter_request_headers(&mut headers);
         assert!(!is_looped(&headers));

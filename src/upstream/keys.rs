@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_goes_from_waiting_to_ready_to_missing_to_forgotten() {
+    fn key_state_goes_from_waiting_to_ready_missing_and_removed() {
         let (keys, id) = (ProviderKeys::default(), KeyId(1));
         keys.set_waiting(id);
         assert_eq!(keys.summary(id).state, SecretState::Waiting);
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_that_no_header_can_carry_is_missing() {
+    fn secret_invalid_in_a_header_is_missing() {
         for text in ["", "two words", "line\nbreak", "schlüssel"] {
             let keys = ProviderKeys::default();
             keys.set(KeyId(1), secret(text));
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_of_a_key_is_printed() {
+    fn debug_output_has_no_part_of_a_key() {
         let keys = ProviderKeys::default();
         keys.set(KeyId(1), secret("sk-abcdefghijk"));
         assert!(!format!("{keys:?} {:?}", keys.bearer_header(KeyId(1))).contains("abcdef"));

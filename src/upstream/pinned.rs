@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_named_certificate_at_its_name_and_time_is_trusted() {
+    fn only_the_pinned_certificate_is_trusted_while_valid() {
         let (good, other) =
             (self_signed((2026, 1, 1), (2030, 1, 1)), self_signed((2026, 1, 1), (2030, 1, 1)));
         let expired = self_signed((2020, 1, 1), (2026, 1, 1));

@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn resets_count_only_on_a_429_and_only_where_nothing_remains() {
+    fn reset_headers_count_only_on_a_429_with_nothing_remaining() {
         for (rows, expected) in [
             (&[("x-ratelimit-reset-requests", "2s")][..], Some(2.0)),
             (
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_is_read_in_both_spellings() {
+    fn remaining_limits_are_read_in_both_spellings() {
         let mut headers = HeaderMap::new();
         for (name, value) in [
             ("x-ratelimit-limit-requests", "60"),
@@ -354,7 +354,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_value_of_what_is_left_panics(value in "[ -~]{0,40}", reset in "[ -~]{0,40}") {
+        fn any_remaining_value_is_read_without_panic(value in "[ -~]{0,40}", reset in "[ -~]{0,40}") {
             let mut headers = HeaderMap::new();
             for (name, value) in [("x-ratelimit-remaining-tokens", &value), ("x-ratelimit-reset-tokens", &reset)] {
                 headers.insert(name, HeaderValue::from_str(value).expect("a value"));
@@ -365,7 +365,7 @@ mod tests {
         }
 
         #[test]
-        fn no_header_value_panics_or_outlasts_a_century(value in "[ -~]{0,40}", name in 0..3_usize) {
+        fn any_retry_header_is_read_without_panic_and_bounded(value in "[ -~]{0,40}", name in 0..3_usize) {
             let name = ["retry-after", "x-ratelimit-reset-requests", "vendor-ratelimit-tokens-reset"][name];
             let seconds = hint(429, &[(name, &value)]);
             prop_assert!(seconds.is_none_or(|s| (0.0..=MAX_DELAY.as_secs_f64()).contains(&s)));

@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn base_path_and_queries_are_joined_and_a_clients_key_never_passes() {
+    fn base_path_and_queries_are_joined_without_the_client_key() {
         for (base, path, ends, clients, expected) in [
             ("https://a.b/v1", "/models", None, None, "https://a.b/v1/models"),
             ("https://a.b", "/x", None, Some("alt=sse&key=aip-1"), "https://a.b/x?alt=sse"),
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn places_name_host_and_port_only() {
+    fn address_shows_host_and_port_only() {
         assert_eq!(host_port_of("https://user:secret@api.x.com/v1"), "api.x.com:443");
         assert_eq!(host_port_of("http://[::1]:8080"), "[::1]:8080");
     }

@@ -122,7 +122,7 @@ fn stream(upstream: Dialect, client: Dialect) {
             black_box(translator.feed(chunk, &mut out));
         }
     });
-    assert!(out.len() >= EVENTS, "{upstream} to {client}: {} events told", out.len());
+    assert!(out.len() >= EVENTS, "{upstream} to {client}: {} events", out.len());
     println!(
         "stream {upstream:>9} → {client:<9} {:6.0} ns per event, one event a chunk",
         time / EVENTS as f64

@@ -224,7 +224,7 @@ fn imported_modules(text: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn the_collector_of_imports_sees_groups_and_paths() {
+fn import_collector_reads_groups_and_paths() {
     let text = "use crate::{\n    base::{clock::Clock, id},\n    ir,\n};\nfn f(a: crate::events::Bus) { use crate::config::X; }";
 
     let found: Vec<_> = imported_modules(text).into_iter().collect();
@@ -233,7 +233,7 @@ fn the_collector_of_imports_sees_groups_and_paths() {
 }
 
 #[test]
-fn modules_for_tests_are_known_by_their_declaration() {
+fn test_modules_are_recognised_by_their_declaration() {
     let text = "mod a;\n#[cfg(test)]\nmod fixture;\n#[cfg(test)]\npub(crate) mod world;\n#[cfg(test)]\nmod tests {\n}";
 
     assert_eq!(test_modules("routing/mod.rs", text), ["routing/fixture", "routing/world"]);
@@ -241,7 +241,7 @@ fn modules_for_tests_are_known_by_their_declaration() {
 }
 
 #[test]
-fn rooms_import_only_what_lies_below_them() {
+fn modules_import_only_lower_layers() {
     let names: Vec<_> = LAYERS.iter().map(|(name, _)| *name).collect();
     let mut wrong = Vec::new();
     for (file, text) in product_files() {
@@ -399,7 +399,7 @@ fn rings(graph: &BTreeMap<String, BTreeSet<String>>) -> Vec<Vec<&str>> {
 }
 
 #[test]
-fn rings_of_imports_are_found() {
+fn import_cycles_are_found() {
     let file = |name: &str, text: &str| (name.to_owned(), text.to_owned());
     let files = [
         file("a/mod.rs", "mod b;\nuse crate::a::b::{self, X as Y, Z as W};"),
@@ -412,7 +412,7 @@ fn rings_of_imports_are_found() {
 }
 
 #[test]
-fn no_ring_of_imports_is_long() {
+fn import_cycles_are_short() {
     let graph = import_graph(&product_files());
 
     let wrong: Vec<_> =
@@ -422,7 +422,7 @@ fn no_ring_of_imports_is_long() {
 }
 
 #[test]
-fn entries_of_the_relay_import_only_what_lies_below_them() {
+fn relay_modules_import_only_lower_layers() {
     let graph = import_graph(&product_files());
     let entry = |module: &str| {
         let rest = module.strip_prefix("relay::")?;
@@ -449,7 +449,7 @@ fn entries_of_the_relay_import_only_what_lies_below_them() {
 }
 
 #[test]
-fn the_engine_has_methods_in_one_file() {
+fn engine_methods_are_in_one_file() {
     let elsewhere: Vec<_> = product_files()
         .into_iter()
         .filter(|(file, text)| {
@@ -462,7 +462,7 @@ fn the_engine_has_methods_in_one_file() {
 }
 
 #[test]
-fn secrets_are_shown_in_few_places() {
+fn secrets_are_exposed_only_in_listed_files() {
     let shown = product_files()
         .into_iter()
         .filter(|(_, text)| strip_comments_and_tests(text).contains(".expose("));
@@ -479,7 +479,7 @@ fn secrets_are_shown_in_few_places() {
 }
 
 #[test]
-fn vendors_are_data() {
+fn vendor_names_are_data_and_not_code() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/presets.toml");
     let Ok(presets) = fs::read_to_string(&path) else {
         eprintln!("skipped: there is no {}", path.display());
@@ -501,7 +501,7 @@ fn vendors_are_data() {
         for literal in one_word_literals(&strip_comments_and_tests(&text)) {
             for vendor in vendors.iter().filter(|vendor| has_word(&literal.to_lowercase(), vendor))
             {
-                wrong.push(format!("src/{file} says \"{literal}\", which names `{vendor}`"));
+                wrong.push(format!("src/{file} has \"{literal}\", which names `{vendor}`"));
             }
         }
     }
@@ -533,7 +533,7 @@ fn has_word(text: &str, word: &str) -> bool {
 }
 
 #[test]
-fn no_test_file_is_forgotten() {
+fn every_test_file_is_declared() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it");
     let main = fs::read_to_string(root.join("main.rs")).expect("main.rs");
     let entries =

@@ -68,7 +68,7 @@ fn content_received(upstream: &Upstream) -> Value {
 }
 
 #[test]
-fn standard_input_is_the_question_or_its_context() {
+fn standard_input_is_the_prompt_or_its_context() {
     let upstream = Upstream::start(vec![answer(&["ok"])]);
     let proxy = Setup::new().upstream("box", &upstream, &["a"]).start();
 
@@ -92,7 +92,7 @@ fn standard_input_is_the_question_or_its_context() {
 }
 
 #[test]
-fn files_are_attached_as_what_their_bytes_are() {
+fn files_are_attached_by_detected_type() {
     let upstream = Upstream::start(vec![answer(&["ok"])]);
     let proxy = Setup::new().upstream("box", &upstream, &["a"]).start();
     let file = |name: &str, bytes: &[u8]| {
@@ -131,7 +131,7 @@ fn files_are_attached_as_what_their_bytes_are() {
 }
 
 #[test]
-fn what_the_model_cannot_take_is_named() {
+fn unsupported_attachment_is_named() {
     let reply =
         "{\"model\":\"m\",\"message\":{\"role\":\"assistant\",\"content\":\"ok\"},\"done\":true}\n";
     let upstream = Upstream::start(vec![Scene::stream("application/x-ndjson", [reply])]);
@@ -146,7 +146,7 @@ fn what_the_model_cannot_take_is_named() {
 }
 
 #[test]
-fn json_has_the_answer_its_usage_and_its_times() {
+fn json_has_the_answer_usage_and_timings() {
     let upstream = Upstream::with_director(|request, _| match request.json()["model"].as_str() {
         Some("m") => answer(&["hello ", "there"]),
         _ => Scene::status(400),
@@ -171,7 +171,7 @@ fn json_has_the_answer_its_usage_and_its_times() {
 }
 
 #[test]
-fn without_a_model_the_first_name_of_the_config_is_asked() {
+fn first_configured_model_is_the_default() {
     let upstream = Upstream::start(vec![answer(&["ok"])]);
     let proxy = Setup::new()
         .upstream("box", &upstream, &["a"])
@@ -186,7 +186,7 @@ fn without_a_model_the_first_name_of_the_config_is_asked() {
 }
 
 #[test]
-fn repeat_measures_the_first_token_and_the_generation() {
+fn repeat_measures_first_token_and_generation_time() {
     let upstream = Upstream::with_director(|request, _| {
         if request.json()["model"] == "down" {
             return Scene::status(400);

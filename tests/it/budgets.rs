@@ -45,7 +45,7 @@ fn cli_output(proxy: &Proxy, args: &[&str]) -> String {
 }
 
 #[test]
-fn what_refuses_is_what_is_shown_in_every_dialect() {
+fn budget_refusal_matches_the_shown_budget_in_every_dialect() {
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
     let proxy = Setup::new()
         .config(&config("budget = { usd = 2.5, per = \"day\" }"))
@@ -121,7 +121,7 @@ fn what_refuses_is_what_is_shown_in_every_dialect() {
 }
 
 #[test]
-fn a_spent_project_hears_of_its_budget_though_other_keys_are_out_for_other_reasons() {
+fn spent_budget_is_reported_even_if_keys_fail_for_other_reasons() {
     let one = Upstream::start(vec![
         Scene::json(429, &json!({"error": {"message": "slow down"}})).header("retry-after", "600"),
         Scene::chat("hello"),
@@ -146,7 +146,7 @@ fn a_spent_project_hears_of_its_budget_though_other_keys_are_out_for_other_reaso
 }
 
 #[test]
-fn a_key_over_its_budget_gives_way_to_others() {
+fn key_over_its_budget_is_skipped_for_another() {
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
     let row = format!(
         "[[upstream]]\nname = \"one\"\nbase_url = \"{}\"\ndialect = \"openai\"\nmodels = [\"*\"]\nkeys = [\
@@ -202,7 +202,7 @@ fn upstream_over_budget_is_skipped_and_the_last_one_is_an_error() {
 }
 
 #[test]
-fn a_running_stream_is_never_cut_and_who_comes_meanwhile_waits_for_its_bill() {
+fn budget_never_cuts_a_running_stream_and_later_requests_wait() {
     let gate = Gate::closed();
     let scene = Scene::sse(&["hel", "lo"]).gate(1, &gate);
     let upstream = Upstream::start(vec![scene, Scene::chat("hello")]);
@@ -241,7 +241,7 @@ fn a_running_stream_is_never_cut_and_who_comes_meanwhile_waits_for_its_bill() {
 
 #[cfg(unix)]
 #[test]
-fn what_was_spent_survives_a_restart_by_the_ledger_or_without_it() {
+fn spent_amounts_survive_a_restart_with_or_without_the_ledger() {
     use rustix::process::Signal;
 
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
@@ -272,7 +272,7 @@ fn what_was_spent_survives_a_restart_by_the_ledger_or_without_it() {
 }
 
 #[test]
-fn more_is_allowed_at_once_and_a_new_budget_knows_what_was_spent_before() {
+fn raised_budget_applies_at_once_and_a_new_one_counts_past_cost() {
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
     let proxy = Setup::new().config(&config("")).upstream("one", &upstream, &["work"]).start();
     assert!((0..2).all(|_| send_priced_chat(&proxy).status == 200));
@@ -290,7 +290,7 @@ fn more_is_allowed_at_once_and_a_new_budget_knows_what_was_spent_before() {
 }
 
 #[test]
-fn everybody_together_may_spend_so_much_and_what_is_free_goes_on() {
+fn global_budget_blocks_paid_requests_and_not_free_ones() {
     let (one, two) =
         (Upstream::start(vec![Scene::chat("dear")]), Upstream::start(vec![Scene::chat("free")]));
     let whole = "[budget]\nusd = 1\nper = \"day\"\n";
@@ -341,7 +341,7 @@ fn unknown_price_is_reported_once_or_refused() {
 }
 
 #[test]
-fn both_attempts_of_a_hedge_are_booked_and_hedges_stop_at_four_fifths() {
+fn both_hedged_attempts_are_billed_and_hedging_stops_at_80_percent() {
     let one = Upstream::start(vec![Scene::chat("slow").delay(Duration::from_millis(250))]);
     let two = Upstream::start(vec![Scene::chat("quick")]);
     let logical = "[[model]]\nname = \"auto\"\ntargets = [\"one:any\", \"two:any\"]\nhedge = { after = \"30ms\", max_share = 1 }\n[budget]\nusd = 60\nper = \"day\"";

@@ -65,7 +65,7 @@ fn names(home: &Home, options: &[&str]) -> Vec<String> {
 }
 
 #[test]
-fn filters_match_what_all_targets_of_a_name_can_do() {
+fn filters_match_abilities_of_all_targets() {
     let home = Home::new();
     home.write_config(CONFIG);
 

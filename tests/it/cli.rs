@@ -105,7 +105,7 @@ impl CommandResult {
     fn assert_hidden(self, part: &str) -> Self {
         assert!(
             !self.out.contains(part) && !self.err.contains(part),
-            "{part:?} is told: {self:#?}"
+            "{part:?} must not be there: {self:#?}"
         );
         self
     }
@@ -141,7 +141,7 @@ fn help_is_complete_and_a_typing_mistake_gets_a_suggestion() {
 }
 
 #[test]
-fn the_config_is_made_shown_edited_and_checked() {
+fn config_is_created_shown_edited_and_checked() {
     let home = CliHome::new();
     assert_eq!(
         home.run(&["config", "path"]).assert_exit(0).out.trim(),
@@ -185,7 +185,7 @@ fn the_config_is_made_shown_edited_and_checked() {
 }
 
 #[test]
-fn a_broken_config_is_exit_code_3_with_every_problem() {
+fn invalid_config_is_exit_code_3_with_every_problem() {
     let home = CliHome::new();
     home.write("[server]\nmax_conections = 5\n[timeouts]\nidle = \"10\"\n[[upstream]]\nname = \"a\"\nbase_url = \"ftp://x\"\n");
     home.run(&["config", "check"])
@@ -200,7 +200,7 @@ fn a_broken_config_is_exit_code_3_with_every_problem() {
 }
 
 #[test]
-fn references_that_resolve_to_nothing_are_named_and_never_shown() {
+fn unresolved_references_are_named_without_values() {
     let home = CliHome::new();
     let open = home.path().join("open.key");
     fs::write(&open, "sk-CANARY-0123456789").unwrap();
@@ -219,7 +219,7 @@ fn references_that_resolve_to_nothing_are_named_and_never_shown() {
 }
 
 #[test]
-fn a_key_on_the_command_line_is_refused_and_not_repeated() {
+fn key_on_the_command_line_is_refused_and_not_printed() {
     let home = CliHome::new();
     for args in [
         &["key", "add", "openai", "sk-CANARY0123456789abcdef"][..],
@@ -232,7 +232,7 @@ fn a_key_on_the_command_line_is_refused_and_not_repeated() {
 }
 
 #[test]
-fn what_is_no_key_is_refused_before_anything_is_written() {
+fn invalid_key_is_refused_before_any_write() {
     let home = CliHome::new();
     for (input, why) in [
         (&b""[..], "empty"),
@@ -250,7 +250,7 @@ fn what_is_no_key_is_refused_before_anything_is_written() {
 }
 
 #[test]
-fn without_a_keyring_the_error_names_the_vault() {
+fn missing_keyring_error_names_the_vault() {
     let home = CliHome::new();
     home.run_with_stdin(
         &["key", "add", "openai", "--stdin", "--no-check"],
@@ -264,7 +264,7 @@ fn without_a_keyring_the_error_names_the_vault() {
 
 #[cfg(unix)]
 #[test]
-fn a_key_is_never_overwritten_unasked() {
+fn key_is_never_overwritten_without_confirmation() {
     let home = CliHome::new();
     let passphrase = home.path().join("passphrase");
     fs::write(&passphrase, "a good one\n").unwrap();
@@ -332,7 +332,7 @@ fn a_key_is_never_overwritten_unasked() {
 }
 
 #[test]
-fn upstreams_models_and_projects_are_rows_of_the_config() {
+fn upstreams_models_and_projects_are_edited_in_the_config() {
     let home = CliHome::new();
     home.run(&[
         "upstream",
@@ -424,7 +424,7 @@ fn upstreams_models_and_projects_are_rows_of_the_config() {
 }
 
 #[test]
-fn env_prints_lines_that_a_shell_understands() {
+fn env_prints_valid_shell_lines() {
     let home = CliHome::new();
     home.write("");
     let lines =
@@ -438,7 +438,7 @@ fn env_prints_lines_that_a_shell_understands() {
 }
 
 #[test]
-fn commands_that_need_a_proxy_say_that_none_runs() {
+fn commands_report_a_missing_proxy() {
     let home = CliHome::new();
     // A test socket occupies this port, so that no other proxy can answer there.
     let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -499,7 +499,7 @@ fn completions_and_man_pages_cover_every_command() {
 
 #[cfg(unix)]
 #[test]
-fn a_closed_pipe_ends_a_command_quietly() {
+fn closed_pipe_ends_a_command_silently() {
     let home = CliHome::new();
     let mut child = home
         .command(&["completions", "bash"])
@@ -516,7 +516,7 @@ fn a_closed_pipe_ends_a_command_quietly() {
 }
 
 #[test]
-fn a_running_proxy_is_asked_explained_and_acted_upon() {
+fn commands_query_explain_and_control_a_running_proxy() {
     let proxy = Setup::new()
         .config("[aliases]\nfast = \"demo:echo\"")
         .config(&format!(

@@ -89,7 +89,7 @@ fn fish_completes_names_of_the_config() {
 
 /// A script that was installed by another version, or whose program is not in the path.
 #[test]
-fn without_the_program_commands_and_closed_lists_are_completed() {
+fn fallback_completes_commands_and_fixed_values() {
     if !is_installed("bash") {
         return;
     }
@@ -108,7 +108,7 @@ fn without_the_program_commands_and_closed_lists_are_completed() {
 }
 
 #[test]
-fn without_a_config_or_with_a_broken_one_nothing_is_said_or_made() {
+fn completion_is_silent_without_a_valid_config() {
     let home = Home::new();
     let complete = || {
         let request = ["__complete", "fish", "aiproxy", "upstream", "show", ""];

@@ -27,7 +27,7 @@ fn text(home: &Home) -> String {
 }
 
 #[test]
-fn every_command_keeps_the_line_ends_of_the_file() {
+fn every_command_preserves_line_endings() {
     for args in [
         &["config", "set", "server.max_requests", "100"][..],
         &["upstream", "add", "two", "--base-url", "http://127.0.0.1:9/v1"],
@@ -80,7 +80,7 @@ fn read_only_file_is_reported_with_its_change_before_anything_is_stored() {
 }
 
 #[test]
-fn the_commands_that_errors_name_are_not_refused_for_them() {
+fn suggested_fixes_run_despite_their_errors() {
     let with = |row: &str| format!("{BOX}\n{row}\n");
     let alias = with("[aliases]\nfast = \"zz:y\"");
     let add = ["upstream", "add", "zz", "--base-url", "http://127.0.0.1:9/v1"];
@@ -119,7 +119,7 @@ fn the_commands_that_errors_name_are_not_refused_for_them() {
 }
 
 #[test]
-fn one_of_several_errors_can_be_removed_and_none_added() {
+fn edits_may_remove_errors_but_not_add_any() {
     let home = home_with(&format!("{BOX}\n[aliases]\nfast = \"zz:a\"\nslow = \"yy:b\"\n"));
 
     let (ok, printed) = run(&home, &["model", "remove", "fast", "--yes"]);
@@ -135,7 +135,7 @@ fn one_of_several_errors_can_be_removed_and_none_added() {
 }
 
 #[test]
-fn the_log_file_is_found_in_the_data_dir_from_wherever_it_starts() {
+fn relative_log_file_is_in_the_data_dir() {
     let home = home_with("[log]\nfile = \"logs/a.log\"\n");
     let elsewhere = home.path().join("elsewhere");
     fs::create_dir(&elsewhere).expect("made");

@@ -58,7 +58,7 @@ fn good_files_load_without_an_error() {
 
 /// The expected output is in `NAME.shown` next to the file.
 #[test]
-fn the_settings_of_a_file_are_shown_completely_and_without_secrets() {
+fn config_show_is_complete_and_without_secrets() {
     for name in ["everything", "shapes"] {
         let path = case_dir("good").join(format!("{name}.toml"));
         let text = fs::read_to_string(&path).expect("readable");
@@ -78,7 +78,7 @@ fn the_settings_of_a_file_are_shown_completely_and_without_secrets() {
 }
 
 #[test]
-fn bad_files_are_told_every_problem_with_its_place() {
+fn every_problem_of_a_bad_file_has_its_location() {
     for path in case_files("bad") {
         let text = fs::read_to_string(&path).expect("readable");
         let loaded = load(
@@ -110,7 +110,7 @@ fn bad_files_are_told_every_problem_with_its_place() {
 }
 
 #[test]
-fn broken_endings_never_hide_the_line_and_never_panic() {
+fn truncated_files_are_reported_without_panic() {
     for path in case_files("good") {
         let text = fs::read_to_string(&path).expect("readable");
         for (cut, _) in text.char_indices().step_by(41) {
@@ -127,7 +127,7 @@ fn broken_endings_never_hide_the_line_and_never_panic() {
 }
 
 #[test]
-fn the_example_loads_and_changes_nothing() {
+fn example_config_equals_the_defaults() {
     let text = fs::read_to_string(
         Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/config.example.toml"),
     )
@@ -156,7 +156,7 @@ fn the_example_loads_and_changes_nothing() {
 }
 
 #[test]
-fn the_schema_in_assets_is_the_one_the_program_prints() {
+fn schema_in_assets_equals_the_printed_one() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/schema.json");
     let printed = format!("{:#}\n", keys::json_schema());
     if std::env::var_os("WRITE_EXPECTED").is_some() {
@@ -172,7 +172,7 @@ fn the_schema_in_assets_is_the_one_the_program_prints() {
 }
 
 #[test]
-fn the_page_in_the_docs_lists_every_key() {
+fn configuration_docs_list_every_key() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
     let text = fs::read_to_string(&path).expect("the docs are there");
     let (begin, end) = ("<!-- keys: written by a test -->\n", "<!-- end of keys -->");
@@ -323,7 +323,7 @@ fn any_edit() -> impl proptest::strategy::Strategy<Value = Edit> {
 
 proptest::proptest! {
     #[test]
-    fn edits_keep_every_comment_and_give_a_file_that_loads(edits in proptest::collection::vec(any_edit(), 1..8)) {
+    fn edits_preserve_comments_and_load(edits in proptest::collection::vec(any_edit(), 1..8)) {
         let mut text = FULL_OF_COMMENTS.to_owned();
         for edit in &edits {
             match apply_edits(&text, std::slice::from_ref(edit)) {
@@ -340,7 +340,7 @@ proptest::proptest! {
 }
 
 #[test]
-fn what_is_taken_out_leaves_the_rest_byte_for_byte() {
+fn removal_preserves_the_rest_byte_for_byte() {
     let cut = |edit| apply_edits(FULL_OF_COMMENTS, &[edit]).expect("it can be taken out");
     let without = |from: &str, to: &str| {
         let (start, end) =
@@ -377,7 +377,7 @@ fn what_is_taken_out_leaves_the_rest_byte_for_byte() {
 }
 
 #[test]
-fn a_new_file_gets_what_commands_write() {
+fn commands_create_a_missing_file() {
     let edits = [
         Edit::AddUpstream {
             name: "openai".to_owned(),
@@ -418,7 +418,7 @@ fn a_new_file_gets_what_commands_write() {
 
 #[cfg(unix)]
 #[test]
-fn a_file_is_made_private_kept_in_its_mode_and_followed_through_links() {
+fn new_file_is_private_and_existing_mode_and_links_are_preserved() {
     use std::os::unix::fs::PermissionsExt as _;
     let mode = |path: &Path| fs::metadata(path).expect("it is there").permissions().mode() & 0o777;
     let home = tempfile::tempdir().expect("a folder");
@@ -457,7 +457,7 @@ fn a_file_is_made_private_kept_in_its_mode_and_followed_through_links() {
 }
 
 #[test]
-fn many_editors_at_once_lose_nothing() {
+fn concurrent_edits_lose_nothing() {
     let home = tempfile::tempdir().expect("a folder");
     let path = home.path().join("config.toml");
     std::thread::scope(|scope| {
@@ -479,7 +479,7 @@ fn many_editors_at_once_lose_nothing() {
 }
 
 #[test]
-fn files_that_are_none_are_told_apart() {
+fn unreadable_files_have_distinct_errors() {
     let home = tempfile::tempdir().expect("a folder");
     let at = |name: &str| home.path().join(name);
     let write = |name: &str, bytes: &[u8]| {
@@ -499,7 +499,7 @@ fn files_that_are_none_are_told_apart() {
 }
 
 #[test]
-fn references_that_lead_nowhere_are_named_without_their_value() {
+fn broken_references_are_named_without_values() {
     let home = tempfile::tempdir().expect("a folder");
     let open = home.path().join("open.key");
     fs::File::create(&open)
@@ -535,7 +535,7 @@ fn references_that_lead_nowhere_are_named_without_their_value() {
 }
 
 #[test]
-fn places_come_from_flags_then_variables_then_the_platform() {
+fn paths_come_from_flags_then_variables_then_the_platform() {
     let env: Environment =
         [("AIPROXY_CONFIG", "/e/c.toml"), ("AIPROXY_DATA_DIR", "/e/data")].into_iter().collect();
     let place = file::locate(Some(Path::new("/f/c.toml")), None, &env).expect("both are named");
@@ -546,34 +546,34 @@ fn places_come_from_flags_then_variables_then_the_platform() {
 }
 
 #[tokio::test]
-async fn a_saved_file_is_noticed_whichever_way_it_is_saved() {
+async fn saved_file_is_detected_for_every_way_of_saving() {
     let home = tempfile::tempdir().expect("a folder");
     let path = home.path().join("config.toml");
-    let (tell, mut reported) = tokio::sync::mpsc::channel(1);
-    let watch = watch::watch_config(&path, watch::file_stamp(&path), tell).expect("watched");
+    let (sender, mut reported) = tokio::sync::mpsc::channel(1);
+    let watch = watch::watch_config(&path, watch::file_stamp(&path), sender).expect("watched");
     for text in ["[tui]\n", "[tui]\nmouse = true\n"] {
         write_atomic(&path, text.as_bytes(), 0o600).expect("saved");
-        reported.recv().await.expect("told of a rename");
+        reported.recv().await.expect("notified of a rename");
     }
     fs::File::options()
         .append(true)
         .open(&path)
         .and_then(|mut f| std::io::Write::write_all(&mut f, b"# more\n"))
         .expect("appended");
-    reported.recv().await.expect("told of a write");
+    reported.recv().await.expect("notified of a write");
     drop(watch);
     assert!(reported.recv().await.is_none(), "the watch ends with its value");
 }
 
 #[tokio::test]
-async fn a_file_that_changed_between_reading_and_watching_is_told_too() {
+async fn change_between_reading_and_watching_is_reported() {
     let home = tempfile::tempdir().expect("a folder");
     let path = home.path().join("config.toml");
     let read = watch::file_stamp(&path);
     fs::write(&path, "[tui]\n").expect("saved meanwhile");
-    let (tell, mut reported) = tokio::sync::mpsc::channel(1);
+    let (sender, mut reported) = tokio::sync::mpsc::channel(1);
 
-    let _watch = watch::watch_config(&path, read, tell).expect("watched");
+    let _watch = watch::watch_config(&path, read, sender).expect("watched");
 
-    reported.recv().await.expect("told of what was missed");
+    reported.recv().await.expect("notified of the missed change");
 }

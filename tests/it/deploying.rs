@@ -133,7 +133,7 @@ fn check_reverse_proxy(port: u16, gate: &Gate) {
 }
 
 #[test]
-fn nginx_sends_streams_on_as_they_arrive() {
+fn nginx_forwards_streams_without_buffering() {
     let Some(nginx) = installed("nginx") else { return };
     let (proxy, _upstream, gate) = streaming_proxy();
     let port = free_port();
@@ -173,7 +173,7 @@ fn nginx_sends_streams_on_as_they_arrive() {
 }
 
 #[test]
-fn caddy_sends_streams_on_as_they_arrive() {
+fn caddy_forwards_streams_without_buffering() {
     let Some(caddy) = installed("caddy") else { return };
     let (proxy, _upstream, gate) = streaming_proxy();
     let port = free_port();
@@ -200,7 +200,7 @@ fn caddy_sends_streams_on_as_they_arrive() {
 }
 
 #[test]
-fn the_unit_is_valid_and_hardened() {
+fn systemd_unit_is_valid_and_hardened() {
     let unit = read("aiproxy.service");
     let keeps_drain = unit.lines().any(|line| line == "TimeoutStopSec=40s");
     assert!(unit.contains("\nType=notify\n") && keeps_drain, "{unit}");
@@ -246,7 +246,7 @@ fn start_and_stop_are_reported_to_the_service_manager() {
 }
 
 #[test]
-fn the_config_of_the_container_is_valid_and_serves_other_containers() {
+fn container_config_is_valid_and_serves_other_containers() {
     let home = Home::new();
     home.write_config(&read("config/config.toml"));
     let checked = home.command().args(["config", "check"]).output().unwrap();
@@ -271,7 +271,7 @@ fn instructions(text: &str) -> Vec<(String, String)> {
 }
 
 #[test]
-fn the_image_is_minimal_and_its_sources_exist() {
+fn image_is_minimal_and_its_sources_exist() {
     let all = instructions(&read("Dockerfile"));
     let last = all.iter().rposition(|(name, _)| name == "FROM").unwrap();
     let value = |wanted: &str| {
@@ -295,7 +295,7 @@ fn the_image_is_minimal_and_its_sources_exist() {
 }
 
 #[test]
-fn the_health_command_of_the_image_tells_running_from_stopped() {
+fn health_command_of_the_image_detects_a_stopped_proxy() {
     let all = instructions(&read("Dockerfile"));
     let (_, health) = all.iter().find(|(name, _)| name == "HEALTHCHECK").unwrap();
     let words: Vec<String> =

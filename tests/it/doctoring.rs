@@ -88,7 +88,7 @@ fn models() -> (u16, Value) {
 }
 
 #[test]
-fn a_healthy_home_is_healthy_and_is_not_changed() {
+fn healthy_setup_passes_and_is_not_changed() {
     let (url, requests) = provider(|_| models());
     let home = home_with(&format!("{url}/v1"), "");
     let (code, rows) = doctor(&home);
@@ -99,7 +99,7 @@ fn a_healthy_home_is_healthy_and_is_not_changed() {
 }
 
 #[test]
-fn what_the_provider_says_about_a_key_is_told_with_the_command() {
+fn key_problem_is_reported_with_a_command() {
     let quota = json!({ "error": { "message": format!("no quota for {KEY}"), "code": "insufficient_quota" } });
     let denied = json!({ "error": { "message": format!("bad key {KEY}") } });
     for (status, body, want) in [
@@ -118,7 +118,7 @@ fn what_the_provider_says_about_a_key_is_told_with_the_command() {
 }
 
 #[test]
-fn a_missing_part_of_the_path_is_found() {
+fn missing_path_segment_is_found() {
     let (url, _requests) =
         provider(|path| if path.starts_with("/api/v1/") { models() } else { (404, json!({})) });
     let base = format!("{url}/api");
@@ -130,7 +130,7 @@ fn a_missing_part_of_the_path_is_found() {
 }
 
 #[test]
-fn dead_and_mute_upstreams_take_no_longer_than_one() {
+fn many_dead_upstreams_take_no_longer_than_one() {
     // It accepts connections in the kernel and says nothing.
     let mute = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/v1", mute.local_addr().unwrap());
@@ -151,7 +151,7 @@ fn dead_and_mute_upstreams_take_no_longer_than_one() {
 }
 
 #[test]
-fn faults_of_the_machine_are_found() {
+fn local_machine_problems_are_found() {
     let (url, _requests) = provider(|_| models());
     let home = home_with(&format!("{url}/v1"), "");
     let config = fs::read_to_string(home.config()).unwrap();
@@ -184,7 +184,7 @@ fn faults_of_the_machine_are_found() {
 }
 
 #[test]
-fn a_broken_or_foreign_config_is_told_and_the_rest_is_checked() {
+fn invalid_or_foreign_config_is_reported_and_the_rest_checked() {
     let home = home_with("http://127.0.0.1:9/v1", "[server\n");
     let (code, rows) = doctor(&home);
     let found = failures(&rows);

@@ -16,7 +16,7 @@ use crate::support::{
 const SHORT_RETRIES: &str = "[retry]\nbackoff = \"5ms\"\nmax_backoff = \"10ms\"";
 
 #[test]
-fn a_429_moves_on_to_the_next_key_and_cools_the_first() {
+fn next_key_is_used_and_the_first_cooled_after_a_429() {
     let upstream = Upstream::with_director(|seen, _| {
         if seen.key() == secret("one", "work") {
             Scene::status(429).header("retry-after", "30")
@@ -53,7 +53,7 @@ fn a_429_moves_on_to_the_next_key_and_cools_the_first() {
 }
 
 #[test]
-fn when_every_key_is_limited_the_client_hears_the_earliest_true_time() {
+fn retry_after_is_the_earliest_end_if_every_key_is_limited() {
     let upstream = Upstream::with_director(|seen, _| {
         Scene::status(429)
             .header("retry-after", if seen.key() == secret("one", "work") { "300" } else { "40" })
@@ -75,7 +75,7 @@ fn when_every_key_is_limited_the_client_hears_the_earliest_true_time() {
 }
 
 #[test]
-fn a_model_that_is_limited_does_not_take_others_with_it() {
+fn limited_model_does_not_affect_others() {
     let upstream = Upstream::with_director(|seen, _| {
         if seen.json()["model"] == "busy" {
             Scene::status(429).header("retry-after", "30")
@@ -93,7 +93,7 @@ fn a_model_that_is_limited_does_not_take_others_with_it() {
 }
 
 #[test]
-fn a_short_limit_is_waited_out() {
+fn short_limit_is_waited_for() {
     let upstream =
         Upstream::start(vec![Scene::status(429).header("retry-after", "1"), Scene::chat("hello")]);
     let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
@@ -109,7 +109,7 @@ fn a_short_limit_is_waited_out() {
 }
 
 #[test]
-fn a_server_error_is_tried_elsewhere() {
+fn server_error_fails_over() {
     let broken = Upstream::start(vec![Scene::status(500)]);
     let good = Upstream::start(vec![Scene::chat("hello")]);
     let proxy = Setup::new()
@@ -125,7 +125,7 @@ fn a_server_error_is_tried_elsewhere() {
 }
 
 #[test]
-fn a_refused_connection_is_tried_elsewhere_at_once() {
+fn refused_connection_fails_over_at_once() {
     let good = Upstream::start(vec![Scene::chat("hello")]);
     let dead = format!("http://{}/v1", Upstream::refused_addr());
     let proxy = Setup::new()
@@ -141,7 +141,7 @@ fn a_refused_connection_is_tried_elsewhere_at_once() {
 }
 
 #[test]
-fn one_500_on_the_only_key_is_no_outage() {
+fn one_500_on_the_only_key_is_not_an_outage() {
     let upstream = Upstream::start(vec![Scene::status(500), Scene::chat("hello")]);
     let proxy = Setup::new().config(SHORT_RETRIES).upstream("one", &upstream, &["work"]).start();
 
@@ -151,7 +151,7 @@ fn one_500_on_the_only_key_is_no_outage() {
 }
 
 #[test]
-fn an_error_inside_a_200_fails_over() {
+fn error_inside_a_200_fails_over() {
     let lying = Upstream::start(vec![Scene::json(
         200,
         &json!({"error": {"message": "overloaded", "type": "server_error"}}),
@@ -169,7 +169,7 @@ fn an_error_inside_a_200_fails_over() {
 }
 
 #[test]
-fn a_stream_that_only_says_that_it_is_over_fails_over_unseen() {
+fn stream_without_content_fails_over_unnoticed() {
     let role = chunk(&json!({"role": "assistant", "content": ""}), None);
     let done = || "data: [DONE]\n\n".to_owned();
     let failed = json!({"choices": [{"index": 0, "delta": {}, "finish_reason": null, "error": {"message": "no", "code": 500}}]});
@@ -201,7 +201,7 @@ fn a_stream_that_only_says_that_it_is_over_fails_over_unseen() {
 }
 
 #[test]
-fn an_empty_answer_that_says_why_it_ended_is_an_answer() {
+fn empty_answer_with_a_finish_reason_is_an_answer() {
     let upstream = Upstream::start(vec![Scene::sse(&[])]);
     let proxy = Setup::new().config(SHORT_RETRIES).upstream("one", &upstream, &["work"]).start();
 
@@ -217,7 +217,7 @@ fn an_empty_answer_that_says_why_it_ended_is_an_answer() {
 }
 
 #[test]
-fn the_last_words_of_a_stream_are_told_though_they_are_no_event() {
+fn unframed_error_at_the_end_of_a_stream_reaches_the_client() {
     let error = "{\"error\": {\"message\": \"the engine died\", \"code\": 500}}\n".to_owned();
     let upstream =
         Upstream::start(vec![Scene::events([chunk(&json!({"content": "a"}), None), error])]);
@@ -233,7 +233,7 @@ fn the_last_words_of_a_stream_are_told_though_they_are_no_event() {
 }
 
 #[test]
-fn errors_that_are_not_coded_as_they_say_are_read_all_the_same() {
+fn errors_with_a_wrong_content_encoding_are_read() {
     let scene = Scene::json(400, &json!({"error": {"message": "the picture is too large"}}))
         .header("content-encoding", "gzip");
     let upstream = Upstream::start(vec![scene]);
@@ -246,7 +246,7 @@ fn errors_that_are_not_coded_as_they_say_are_read_all_the_same() {
 }
 
 #[test]
-fn a_stream_that_breaks_before_content_fails_over_unseen() {
+fn stream_broken_before_content_fails_over_unnoticed() {
     let broken = Upstream::start(vec![Scene::sse(&["never"]).cut_after(1)]);
     let good = Upstream::start(vec![Scene::sse(&["hel", "lo"])]);
     let proxy = Setup::new()
@@ -262,7 +262,7 @@ fn a_stream_that_breaks_before_content_fails_over_unseen() {
 }
 
 #[test]
-fn nothing_is_sent_again_once_content_has_left() {
+fn no_retry_after_content_was_sent() {
     let broken = Upstream::start(vec![Scene::sse(&["hel", "lo"]).cut_after(2)]);
     let good = Upstream::start(vec![Scene::sse(&["other"])]);
     let proxy = Setup::new()
@@ -283,7 +283,7 @@ fn nothing_is_sent_again_once_content_has_left() {
 }
 
 #[test]
-fn a_bad_request_cools_nothing() {
+fn bad_request_cools_nothing() {
     let upstream =
         Upstream::start(vec![Scene::status(400), Scene::status(422), Scene::chat("hello")]);
     let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
@@ -295,7 +295,7 @@ fn a_bad_request_cools_nothing() {
 }
 
 #[test]
-fn a_request_that_we_refuse_ourselves_cools_nothing() {
+fn request_refused_by_aiproxy_cools_nothing() {
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
     let proxy = Setup::new()
         .config("[server]\nmax_request_bytes = \"1KiB\"")
@@ -310,7 +310,7 @@ fn a_request_that_we_refuse_ourselves_cools_nothing() {
 }
 
 #[test]
-fn an_attempt_is_one_value_url_key_and_model() {
+fn attempt_never_mixes_url_key_and_model() {
     let first = Upstream::start(vec![Scene::status(503)]);
     let second = Upstream::start(vec![Scene::chat("hello")]);
     let config = format!(
@@ -340,7 +340,7 @@ fn an_attempt_is_one_value_url_key_and_model() {
 }
 
 #[test]
-fn a_rejected_key_is_left_alone_until_it_is_warmed() {
+fn rejected_key_is_not_used_until_warmed() {
     let upstream = Upstream::with_director(|seen, _| {
         if seen.key() == secret("one", "work") { Scene::status(401) } else { Scene::chat("hello") }
     });
@@ -357,7 +357,7 @@ fn a_rejected_key_is_left_alone_until_it_is_warmed() {
 }
 
 #[test]
-fn the_only_key_rejected_is_a_502_that_names_the_key_and_not_its_secret() {
+fn rejected_only_key_is_a_502_naming_the_key_without_its_secret() {
     let upstream = Upstream::start(vec![Scene::status(401)]);
     let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
 
@@ -373,7 +373,7 @@ fn the_only_key_rejected_is_a_502_that_names_the_key_and_not_its_secret() {
 }
 
 #[test]
-fn a_warmed_key_is_used_again() {
+fn warmed_key_is_used_again() {
     let upstream = Upstream::start(vec![
         Scene::status(429).header("retry-after", "600"),
         Scene::chat("hello"),
@@ -391,7 +391,7 @@ fn a_warmed_key_is_used_again() {
 }
 
 #[test]
-fn a_vendor_that_asks_for_days_gets_what_is_configured() {
+fn retry_after_of_days_is_capped_by_the_config() {
     let upstream = Upstream::start(vec![
         Scene::status(429).header("retry-after", "561600"),
         Scene::chat("hello"),
@@ -409,7 +409,7 @@ fn a_vendor_that_asks_for_days_gets_what_is_configured() {
 }
 
 #[test]
-fn when_all_keys_cool_a_short_wait_queues_and_a_long_one_names_keys_and_times() {
+fn request_queues_for_short_cooldowns_and_fails_for_long_ones() {
     let short =
         Upstream::start(vec![Scene::status(429).header("retry-after", "1"), Scene::chat("hello")]);
     let proxy = Setup::new().upstream("one", &short, &["work"]).start();
@@ -435,7 +435,7 @@ fn when_all_keys_cool_a_short_wait_queues_and_a_long_one_names_keys_and_times() 
 }
 
 #[test]
-fn an_account_that_is_out_is_out_for_every_model_and_key_of_it() {
+fn account_without_credit_is_excluded_for_all_models_and_keys() {
     let error = json!({"error": {"message": "You exceeded your current quota", "type": "insufficient_quota", "code": "insufficient_quota"}});
     let upstream = Upstream::with_director(move |seen, _| {
         if seen.key().contains("first") || seen.key().contains("second") {
@@ -475,7 +475,7 @@ fn an_account_that_is_out_is_out_for_every_model_and_key_of_it() {
 }
 
 #[test]
-fn among_a_rejected_a_limited_and_a_good_key_two_hundred_requests_succeed() {
+fn every_request_succeeds_with_one_good_key_among_bad_ones() {
     let upstream = Upstream::with_director(|seen, _| match seen.key() {
         key if key == secret("one", "bad") => Scene::status(401),
         key if key == secret("one", "slow") => Scene::status(429).header("retry-after", "60"),
@@ -509,7 +509,7 @@ fn among_a_rejected_a_limited_and_a_good_key_two_hundred_requests_succeed() {
 }
 
 #[test]
-fn a_key_that_is_still_being_read_is_waited_for_when_the_others_have_failed() {
+fn key_being_resolved_is_awaited_when_the_others_fail() {
     let broken = Upstream::start(vec![Scene::sse(&["never"]).cut_after(1)]);
     let good = Upstream::start(vec![Scene::sse(&["hel", "lo"])]);
     let slow = format!(
@@ -524,7 +524,7 @@ fn a_key_that_is_still_being_read_is_waited_for_when_the_others_have_failed() {
 }
 
 #[test]
-fn a_refusal_means_the_same_when_it_is_remembered_as_when_it_came() {
+fn cached_refusal_equals_the_original_error() {
     let quota = json!({"error": {"message": "You exceeded your current quota", "type": "insufficient_quota", "code": "insufficient_quota"}});
     let forbidden = json!({"error": {"message": "not for you", "code": "model_not_allowed"}});
     let missing = json!({"error": {"message": "no such model", "code": "model_not_found"}});

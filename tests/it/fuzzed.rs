@@ -221,7 +221,7 @@ fn mutate(seeds: &[Vec<u8>], dice: &mut ByteRng) -> Vec<u8> {
 }
 
 #[test]
-fn found_inputs_stay_fixed() {
+fn fuzzer_findings_stay_fixed() {
     for (name, run) in TARGETS {
         let folder = root().join("tests/fuzz/inputs").join(name);
         for entry in fs::read_dir(&folder).into_iter().flatten() {
@@ -263,51 +263,51 @@ fn run_mutated(name: &str) {
 }
 
 #[test]
-fn spoiled_requests_keep_the_law() {
+fn mutated_requests_satisfy_the_invariants() {
     run_mutated("requests");
 }
 
 #[test]
-fn spoiled_responses_keep_the_law() {
+fn mutated_responses_satisfy_the_invariants() {
     run_mutated("responses");
 }
 
 #[test]
-fn spoiled_event_streams_keep_the_law() {
+fn mutated_event_streams_satisfy_the_invariants() {
     run_mutated("sse");
 }
 
 #[test]
-fn spoiled_streams_keep_the_law() {
+fn mutated_streams_satisfy_the_invariants() {
     run_mutated("streams");
 }
 
 #[test]
-fn spoiled_lines_are_cut_alike() {
+fn mutated_lines_decode_equally_at_any_cut() {
     run_mutated("lines");
 }
 
 #[test]
-fn spoiled_json_is_read_within_its_bounds() {
+fn mutated_json_is_read_within_bounds() {
     run_mutated("json");
 }
 
 #[test]
-fn spoiled_paths_stay_below_their_upstream() {
+fn mutated_paths_stay_within_their_upstream() {
     run_mutated("paths");
 }
 
 #[test]
-fn spoiled_configs_are_problems() {
+fn mutated_configs_are_reported_as_problems() {
     run_mutated("config");
 }
 
 #[test]
-fn spoiled_references_show_no_key() {
+fn mutated_references_show_no_key() {
     run_mutated("references");
 }
 
 #[test]
-fn spoiled_forms_are_read_within_their_bounds() {
+fn mutated_forms_are_read_within_bounds() {
     run_mutated("forms");
 }

@@ -181,10 +181,10 @@ fn encode_body(coding: &str, body: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_request_carries_key_configured_headers_mark_and_merged_query() {
-    let (tell, reported) = mpsc::channel();
+async fn request_has_key_configured_headers_marker_and_merged_query() {
+    let (sender, reported) = mpsc::channel();
     let server = Server::start(move |_, mut stream| {
-        tell.send(request(&mut stream)).expect("the test waits");
+        sender.send(request(&mut stream)).expect("the test waits");
         send_bytes(&mut stream, OK);
     });
     let mut upstream = server.upstream();
@@ -229,7 +229,7 @@ async fn a_request_carries_key_configured_headers_mark_and_merged_query() {
 }
 
 #[tokio::test]
-async fn coded_answers_are_decoded_and_lose_the_headers_of_their_coding() {
+async fn compressed_answers_are_decoded_without_encoding_headers() {
     let server = Server::with_response(encode_body("gzip", &gzip(b"hello")));
     let answer = post(&gateway(), &server.upstream(), b"{}").await.expect("an answer");
     assert!(
@@ -247,7 +247,7 @@ async fn coded_answers_are_decoded_and_lose_the_headers_of_their_coding() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_decoded_is_a_fault() {
+async fn undecodable_answer_is_a_fault() {
     let cut = gzip(b"hello, hello, hello");
     for (coding, body, kind) in [
         ("gzip", &cut[..cut.len() - 6], TransportKind::BodyBroken),
@@ -262,7 +262,7 @@ async fn what_cannot_be_decoded_is_a_fault() {
 }
 
 #[tokio::test]
-async fn a_flushed_event_arrives_before_the_next_is_sent() {
+async fn flushed_event_arrives_before_the_next_is_sent() {
     let (go, gate) = mpsc::channel::<()>();
     let gate = Mutex::new(gate);
     let server = Server::start(move |_, mut stream| {
@@ -303,7 +303,7 @@ async fn a_flushed_event_arrives_before_the_next_is_sent() {
 }
 
 #[tokio::test]
-async fn what_is_no_http_answer_is_garbage_and_its_bytes_stay_out_of_the_message() {
+async fn non_http_answer_is_a_fault_and_its_bytes_are_not_shown() {
     for printed in [
         &b"SSH-2.0-OpenSSH_9.0\r\n"[..],
         b"\x15\x03\x01\x00\x02\x02\x28",
@@ -379,7 +379,7 @@ async fn failed_and_cut_connections_are_reported() {
 }
 
 #[tokio::test]
-async fn a_body_that_breaks_is_broken_in_one_way() {
+async fn broken_bodies_have_one_fault_kind() {
     for printed in [
         &b"HTTP/1.1 200 OK\r\ncontent-length: 50\r\n\r\nhello"[..],
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\nzz\r\n",
@@ -409,7 +409,7 @@ async fn a_body_that_breaks_is_broken_in_one_way() {
 }
 
 #[tokio::test]
-async fn informational_answers_are_passed_over() {
+async fn informational_answers_are_skipped() {
     let flood = [&b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n".repeat(200)[..], OK].concat();
     assert_eq!(
         body_text(post(&gateway(), &Server::with_response(flood).upstream(), b"{}").await)
@@ -420,7 +420,7 @@ async fn informational_answers_are_passed_over() {
 }
 
 #[tokio::test]
-async fn connections_are_kept_until_idle_ones_are_dropped() {
+async fn connections_are_pooled_until_idle() {
     let server = Server::start(|_, mut stream| {
         while !request(&mut stream).is_empty() {
             send_bytes(&mut stream, OK);
@@ -443,7 +443,7 @@ async fn connections_are_kept_until_idle_ones_are_dropped() {
 }
 
 #[tokio::test]
-async fn a_kept_connection_that_is_dead_is_stale_and_the_next_try_gets_a_fresh_one() {
+async fn dead_pooled_connection_is_stale_and_the_retry_opens_a_new_one() {
     // Answers once, then reads one more request on the same connection and closes without sending a
     // byte.
     let server = Server::start(|_, mut stream| {
@@ -464,7 +464,7 @@ async fn a_kept_connection_that_is_dead_is_stale_and_the_next_try_gets_a_fresh_o
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn servers_that_close_although_they_promised_not_to_cost_at_most_one_more_try() {
+async fn connection_closed_despite_keep_alive_costs_one_retry() {
     let server = Server::start(|_, mut stream| {
         request(&mut stream);
         send_bytes(&mut stream, OK);
@@ -485,7 +485,7 @@ async fn servers_that_close_although_they_promised_not_to_cost_at_most_one_more_
 }
 
 #[tokio::test]
-async fn an_answer_that_nobody_asked_for_is_never_given_to_the_next_request() {
+async fn unsolicited_answer_is_never_used_for_the_next_request() {
     let server = Server::start(|_, mut stream| {
         request(&mut stream);
         send_bytes(
@@ -508,7 +508,7 @@ async fn an_answer_that_nobody_asked_for_is_never_given_to_the_next_request() {
 }
 
 #[tokio::test]
-async fn a_refusal_during_the_upload_is_delivered() {
+async fn refusal_during_the_upload_is_delivered() {
     static LARGE: [u8; 20 << 20] = [b'x'; 20 << 20];
     let server = Server::start(|_, mut stream| {
         let mut some = [0; 1_000];
@@ -528,15 +528,15 @@ async fn a_refusal_during_the_upload_is_delivered() {
 }
 
 #[tokio::test]
-async fn whoever_stops_waiting_closes_the_upstreams_connection() {
-    let (tell, reported) = mpsc::channel();
+async fn dropping_the_request_closes_the_upstream_connection() {
+    let (sender, reported) = mpsc::channel();
     let (heard, hearing) = tokio::sync::oneshot::channel();
     let heard = Mutex::new(Some(heard));
     let server = Server::start(move |_, mut stream| {
         request(&mut stream);
         let heard = heard.lock().expect("no panic").take().expect("one connection");
         heard.send(()).expect("the test waits");
-        tell.send(stream.read(&mut [0]).unwrap_or(0)).expect("the test waits");
+        sender.send(stream.read(&mut [0]).unwrap_or(0)).expect("the test waits");
     });
     let (gateway, upstream) = (gateway(), server.upstream());
     tokio::select! {
@@ -614,7 +614,7 @@ fn ok_tls_server(config: Arc<ServerConfig>) -> Server {
 }
 
 #[tokio::test]
-async fn certificates_are_checked_against_system_and_ca_file() {
+async fn certificates_are_verified_with_system_roots_and_ca_file() {
     let (authority, folder) = (Authority::new(), tempfile::tempdir().expect("a folder"));
     let server = ok_tls_server(authority.server("localhost", &["http/1.1"]));
 
@@ -650,7 +650,7 @@ async fn certificates_are_checked_against_system_and_ca_file() {
 }
 
 #[tokio::test]
-async fn servers_without_tls_and_silent_servers_are_distinguished() {
+async fn servers_without_tls_and_unresponsive_servers_are_distinguished() {
     let plain = Server::start(|_, mut stream| {
         let _hello = stream.read(&mut [0; 100]);
         send_bytes(&mut stream, b"HTTP/1.1 400 Bad Request\r\n\r\n");
@@ -691,7 +691,7 @@ fn h2_frame(kind: u8, flags: u8, stream: [u8; 4], payload: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn http2_is_spoken_and_requests_that_it_refuses_may_be_sent_again() {
+async fn http2_is_supported_and_refused_streams_are_retryable() {
     let (authority, folder) = (Authority::new(), tempfile::tempdir().expect("a folder"));
     // The first connection refuses the stream, the second closes gracefully, the third answers.
     let server = tls_server(authority.server("localhost", &["h2"]), |number, mut stream| {
@@ -722,15 +722,15 @@ async fn http2_is_spoken_and_requests_that_it_refuses_may_be_sent_again() {
 // ---- proxies
 
 #[tokio::test]
-async fn an_http_proxy_gets_plain_requests_whole_and_tunnels_the_others() {
+async fn http_proxy_forwards_plain_requests_and_tunnels_tls() {
     let (authority, folder) = (Authority::new(), tempfile::tempdir().expect("a folder"));
     let target = ok_tls_server(authority.server("localhost", &["http/1.1"]));
-    let (tell, reported) = mpsc::channel();
+    let (sender, reported) = mpsc::channel();
     let port = target.address.port();
     let proxy = Server::start(move |_, mut stream| {
         let asked = request(&mut stream).to_lowercase();
         let tunnel = asked.starts_with("connect ");
-        tell.send(asked).expect("the test waits");
+        sender.send(asked).expect("the test waits");
         if !tunnel {
             return send_bytes(&mut stream, OK);
         }
@@ -764,8 +764,8 @@ async fn an_http_proxy_gets_plain_requests_whole_and_tunnels_the_others() {
 }
 
 #[tokio::test]
-async fn a_socks_proxy_gets_the_name_or_the_address_and_the_credentials() {
-    let (tell, reported) = mpsc::channel();
+async fn socks_proxy_gets_host_or_address_and_credentials() {
+    let (sender, reported) = mpsc::channel();
     let proxy = Server::start(move |_, mut stream| {
         let mut printed = |length: usize| {
             let mut bytes = vec![0; length];
@@ -786,7 +786,7 @@ async fn a_socks_proxy_gets_the_name_or_the_address_and_the_credentials() {
         let mut rest = vec![0; usize::from(length[0]) + 2];
         stream.read_exact(&mut rest).expect("an address");
         send_bytes(&mut stream, &[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
-        tell.send((login, target[3], rest)).expect("the test waits");
+        sender.send((login, target[3], rest)).expect("the test waits");
         request(&mut stream);
         send_bytes(&mut stream, OK);
     });
@@ -806,7 +806,7 @@ async fn a_socks_proxy_gets_the_name_or_the_address_and_the_credentials() {
 }
 
 #[tokio::test]
-async fn a_proxy_that_refuses_or_is_not_there_is_named() {
+async fn refusing_or_missing_proxy_is_named() {
     let refusing =
         Server::with_response(&b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n"[..]);
     let mut upstream = upstream("https://api.test/v1");
@@ -850,7 +850,7 @@ impl InProcess for EchoUpstream {
 }
 
 #[tokio::test]
-async fn an_upstream_in_the_process_needs_no_socket() {
+async fn in_process_upstream_needs_no_socket() {
     let gateway = gateway().with_in_process("demo", Arc::new(EchoUpstream));
     let mut upstream = upstream("demo:");
     upstream.auth = Auth::None;
@@ -882,11 +882,11 @@ async fn an_upstream_in_the_process_needs_no_socket() {
 }
 
 #[tokio::test]
-async fn key_checks_use_the_upstreams_own_trust_and_key() {
+async fn key_checks_use_the_ca_and_key_of_the_upstream() {
     let (authority, folder) = (Authority::new(), tempfile::tempdir().expect("a folder"));
-    let (tell, reported) = mpsc::channel();
+    let (sender, reported) = mpsc::channel();
     let server = tls_server(authority.server("localhost", &["http/1.1"]), move |_, mut stream| {
-        tell.send(request(&mut stream)).expect("the test waits");
+        sender.send(request(&mut stream)).expect("the test waits");
         send_bytes(&mut stream, b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 2\r\n\r\n{}");
     });
     let mut upstream = https(&server, "localhost");
@@ -932,7 +932,7 @@ async fn key_checks_use_the_upstreams_own_trust_and_key() {
 }
 
 #[tokio::test]
-async fn a_key_that_is_gone_sends_nothing() {
+async fn removed_key_sends_no_request() {
     let server = Server::with_response(OK);
     let gateway = gateway();
     gateway.keys().remove(KEY);
@@ -942,7 +942,7 @@ async fn a_key_that_is_gone_sends_nothing() {
 }
 
 #[tokio::test]
-async fn only_local_servers_that_answer_json_are_found() {
+async fn only_local_servers_that_answer_json_are_discovered() {
     let json = Server::with_response(&b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"[..]);
     let html = Server::with_response(&b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\n<html>"[..]);
     let missing =

@@ -120,7 +120,7 @@ fn ollama_lines(count: usize) -> Events {
 }
 
 #[test]
-fn streams_are_put_together_and_taken_apart_in_linear_time() {
+fn streams_are_assembled_and_split_in_linear_time() {
     type Case = (&'static str, Dialect, fn(usize) -> Events);
     let cases: [Case; 7] = [
         ("calls of OpenAI", Dialect::Openai, openai_calls),

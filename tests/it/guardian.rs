@@ -54,7 +54,7 @@ fn metrics_page(proxy: &Proxy) -> String {
 }
 
 #[test]
-fn a_prompt_cache_that_stops_hitting_is_told_with_the_first_part_that_changed_and_its_cost() {
+fn cache_miss_is_reported_with_its_first_changed_part_and_cost() {
     // Another conversation comes first, because the monitor starts only after a provider has
     // reported a cache hit.
     let cached = [3_000, 3_000, 3_500, 0, 3_600];
@@ -101,11 +101,11 @@ fn a_prompt_cache_that_stops_hitting_is_told_with_the_first_part_that_changed_an
     );
 
     proxy.ask(&conversation(4, "You are kind.", &["write", "read"]));
-    assert!(!metrics_page(&proxy).contains("prompt cache"), "told once");
+    assert!(!metrics_page(&proxy).contains("prompt cache"), "reported once");
 }
 
 #[test]
-fn a_move_to_another_account_is_named_and_what_affinity_won_is_counted() {
+fn account_switch_is_reported_and_affinity_savings_counted() {
     let upstream =
         Upstream::with_director(|seen, number| match (seen.key().contains("spare"), number) {
             (false, 3) => Scene::status(429).header("retry-after", "60"),

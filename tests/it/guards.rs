@@ -21,7 +21,7 @@ fn chat_request() -> Request {
 }
 
 #[test]
-fn other_hosts_other_origins_and_strangers_are_refused() {
+fn foreign_hosts_origins_and_unauthenticated_clients_are_refused() {
     let (upstream, proxy) = start_proxy();
 
     for (what, request, status) in [
@@ -79,7 +79,7 @@ fn control_and_lists_need_their_tokens() {
 }
 
 #[test]
-fn off_loopback_needs_auth() {
+fn non_loopback_listener_needs_auth() {
     let home =
         Setup::new().full_config("[server]\nlisten = \"0.0.0.0:8642\"\nauth = false\n").home();
 
@@ -100,7 +100,7 @@ fn provider_key_used_as_client_key_is_named_in_the_error() {
 }
 
 #[test]
-fn the_token_may_come_in_every_usual_place() {
+fn token_is_read_from_every_supported_header() {
     let (_, proxy) = start_proxy();
     let bare = || Request::post("/v1/chat/completions", &chat_body("m", "hi", false));
 
@@ -121,7 +121,7 @@ fn the_token_may_come_in_every_usual_place() {
 }
 
 #[test]
-fn what_belongs_to_the_client_stays_with_the_client() {
+fn client_headers_are_not_sent_upstream() {
     let (upstream, proxy) = start_proxy();
 
     let request = chat_request()
@@ -148,7 +148,7 @@ fn what_belongs_to_the_client_stays_with_the_client() {
 }
 
 #[test]
-fn the_bytes_of_request_and_answer_are_not_rewritten() {
+fn request_and_answer_bytes_are_not_rewritten() {
     let odd = "{ \"model\" : \"m\",\n \"n\": 1.10, \"big\": 123456789012345678901234567890, \"messages\":[{\"role\":\"user\",\"content\":\"\\u00e9\"}], \"x\":1e3 }";
     let reply = json!({"id": "x", "choices": [{"index": 0, "message": {"role": "assistant", "content": "ok"}, "finish_reason": "stop"}]});
     let upstream = Upstream::start(vec![Scene::json(200, &reply)]);
@@ -185,7 +185,7 @@ fn unknown_paths_methods_and_models_are_errors_of_the_client_dialect() {
 }
 
 #[test]
-fn a_client_key_in_base64_is_the_same_key() {
+fn client_key_may_be_sent_in_base64() {
     let (_upstream, proxy) = start_proxy();
     use base64::Engine as _;
     let encoded = base64::prelude::BASE64_STANDARD.encode(CLIENT_KEY);
@@ -195,7 +195,7 @@ fn a_client_key_in_base64_is_the_same_key() {
 }
 
 #[test]
-fn one_project_leaves_places_for_the_others() {
+fn one_project_cannot_take_all_slots() {
     let gate = Gate::closed();
     let upstream = Upstream::start(vec![Scene::chat("late").head_gate(&gate)]);
     let proxy = Setup::new()
@@ -223,7 +223,7 @@ fn one_project_leaves_places_for_the_others() {
 }
 
 #[test]
-fn what_is_parsed_counts_with_the_memory_that_it_takes() {
+fn parsed_requests_count_with_their_memory_size() {
     let gate = Gate::closed();
     let upstream = Upstream::start(vec![Scene::chat("late").head_gate(&gate)]);
     let proxy = Setup::new()

@@ -15,7 +15,7 @@ fn chat_to(upstream: &Upstream) -> Request {
 }
 
 #[test]
-fn scenes_play_in_order_and_the_last_one_stays() {
+fn scenes_play_in_order_and_the_last_one_repeats() {
     let upstream =
         Upstream::start(vec![Scene::status(429).header("retry-after", "30"), Scene::chat("hello")]);
 
@@ -28,7 +28,7 @@ fn scenes_play_in_order_and_the_last_one_stays() {
 }
 
 #[test]
-fn model_lists_are_no_scene() {
+fn model_lists_consume_no_scene() {
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
 
     let list = Request::get("/v1/models").send(upstream.addr());
@@ -38,7 +38,7 @@ fn model_lists_are_no_scene() {
 }
 
 #[test]
-fn a_gate_holds_the_stream_and_a_cut_breaks_it() {
+fn gate_pauses_the_stream_and_cut_breaks_it() {
     let gate = Gate::closed();
     let upstream = Upstream::start(vec![Scene::sse(&["a", "b"]).gate(2, &gate).cut_after(3)]);
     let mut connection = chat_to(&upstream).open(upstream.addr());
@@ -53,7 +53,7 @@ fn a_gate_holds_the_stream_and_a_cut_breaks_it() {
 }
 
 #[test]
-fn hanging_up_is_written_down() {
+fn client_disconnect_is_recorded() {
     let upstream = Upstream::start(vec![Scene::chat("never").head_gate(&Gate::closed())]);
     let connection = chat_to(&upstream).open(upstream.addr());
     upstream.nth_request(0);
@@ -64,7 +64,7 @@ fn hanging_up_is_written_down() {
 }
 
 #[test]
-fn pieces_keep_their_pace_and_raw_bytes_are_raw() {
+fn pieces_are_paced_and_raw_bytes_are_verbatim() {
     let pace = Duration::from_millis(20);
     let upstream = Upstream::start(vec![
         Scene::sse(&["a"]).pace(pace),

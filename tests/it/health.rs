@@ -44,7 +44,7 @@ fn chat_count(upstream: &Upstream) -> usize {
 }
 
 #[test]
-fn a_probe_finds_an_upstream_away_before_a_request_does_and_back_before_its_cooldown_ends() {
+fn probe_detects_outage_and_recovery_before_requests_do() {
     let (one, status) = probed_upstream();
     let two = Upstream::start(vec![Scene::chat("other")]);
     let setup = Setup::new().config("[cooldown]\nfailures = 2\nserver_error = \"5m\"\n");
@@ -81,7 +81,7 @@ fn a_probe_finds_an_upstream_away_before_a_request_does_and_back_before_its_cool
 }
 
 #[test]
-fn no_refusal_of_a_probe_is_held_against_anybody() {
+fn refused_probe_blames_no_upstream() {
     for refusal in [401, 403, 404, 429, 302] {
         let (one, status) = probed_upstream();
         status.store(refusal, Ordering::Relaxed);
@@ -101,7 +101,7 @@ fn no_refusal_of_a_probe_is_held_against_anybody() {
 }
 
 #[test]
-fn nobody_is_probed_unasked_and_nobody_who_just_served() {
+fn only_configured_and_idle_upstreams_are_probed() {
     let ((one, _), (two, _), (three, _)) =
         (probed_upstream(), probed_upstream(), probed_upstream());
     let rarely = "health = { path = \"/alive\", every = \"1h\" }";
@@ -191,7 +191,7 @@ fn balances_are_shown_per_key_and_low_ones_reported() {
 }
 
 #[test]
-fn forbidden_balance_endpoint_is_skipped_for_the_next() {
+fn forbidden_balance_endpoint_falls_back_to_the_next() {
     let upstream = Upstream::with_director(|seen, _| match seen.path.as_str() {
         "/api/v1/key" => {
             Scene::json(200, &json!({"data": {"limit": null, "limit_remaining": null, "usage": 3}}))

@@ -40,7 +40,7 @@ fn attempt_rows(explained: &Value) -> Vec<(String, String, bool)> {
 }
 
 #[test]
-fn a_second_that_speaks_first_answers_and_the_first_is_let_go_without_a_strike() {
+fn faster_hedge_answers_and_the_first_is_cancelled_without_strike() {
     for stream in [true, false] {
         let one = Upstream::start(vec![Scene::sse(&["never"]).head_gate(&Gate::closed())]);
         let two = Upstream::start(vec![if stream {
@@ -79,7 +79,7 @@ fn a_second_that_speaks_first_answers_and_the_first_is_let_go_without_a_strike()
 }
 
 #[test]
-fn a_dry_run_tells_when_a_second_would_be_asked() {
+fn dry_run_shows_when_a_hedge_would_start() {
     let idle = Upstream::start(vec![Scene::chat("never asked")]);
     for (hedge, want) in [
         (
@@ -98,7 +98,7 @@ fn a_dry_run_tells_when_a_second_would_be_asked() {
 }
 
 #[test]
-fn a_first_that_speaks_late_but_first_answers_and_the_second_is_let_go() {
+fn late_first_attempt_wins_and_the_hedge_is_cancelled() {
     for stream in [true, false] {
         let gate = Gate::closed();
         let scene = if stream { Scene::sse(&["hel", "lo"]) } else { Scene::chat("hello") };
@@ -137,7 +137,7 @@ fn a_first_that_speaks_late_but_first_answers_and_the_second_is_let_go() {
 }
 
 #[test]
-fn where_both_fail_the_client_hears_of_it_and_where_one_does_the_other_answers() {
+fn client_gets_an_error_only_if_both_hedged_attempts_fail() {
     let (first, second) = (Gate::closed(), Gate::closed());
     let one = Upstream::start(vec![Scene::status(500).head_gate(&first)]);
     let two = Upstream::with_director({
@@ -171,7 +171,7 @@ fn where_both_fail_the_client_hears_of_it_and_where_one_does_the_other_answers()
 }
 
 #[test]
-fn a_hang_up_ends_both() {
+fn client_disconnect_cancels_both_hedged_attempts() {
     for stream in [true, false] {
         let one = Upstream::start(vec![Scene::sse(&["never"]).head_gate(&Gate::closed())]);
         let two = Upstream::start(vec![Scene::sse(&["never"]).gate(1, &Gate::closed())]);
@@ -192,7 +192,7 @@ fn a_hang_up_ends_both() {
 }
 
 #[test]
-fn the_share_is_kept_and_server_tools_are_never_run_twice() {
+fn hedges_respect_their_share_and_never_repeat_server_tools() {
     let slow = || Scene::chat("hello").delay(Duration::from_millis(150));
     let (one, two) = (Upstream::start(vec![slow()]), Upstream::start(vec![Scene::chat("quick")]));
     let proxy = setup(&one, &two, "{ after = \"20ms\", max_share = 0.5 }").start();
@@ -214,7 +214,7 @@ fn the_share_is_kept_and_server_tools_are_never_run_twice() {
 }
 
 #[test]
-fn after_twenty_answers_the_slow_ones_are_known() {
+fn slow_answers_are_hedged_after_twenty_samples() {
     let quick = || Scene::chat("hello");
     let one = Upstream::with_director(move |_, number| {
         if number < 20 { quick() } else { quick().head_gate(&Gate::closed()) }
@@ -230,7 +230,7 @@ fn after_twenty_answers_the_slow_ones_are_known() {
 }
 
 #[test]
-fn a_translated_hedge_answers_in_the_clients_dialect_and_another_account_goes_first() {
+fn translated_hedge_uses_the_client_dialect_and_another_account() {
     let one = Upstream::start(vec![Scene::sse(&["never"]).head_gate(&Gate::closed())]);
     let two = Upstream::start(vec![Scene::events([
         chunk(&json!({"role": "assistant", "content": ""}), None),

@@ -76,7 +76,7 @@ openai-compatibility:
 "#;
 
 #[test]
-fn cli_proxy_api_comes_in_with_its_clients_and_aliases() {
+fn cli_proxy_api_is_imported_with_clients_and_aliases() {
     let home = home_with("cpa.yaml", CLI_PROXY);
     let (report, config) = import(&home, "cpa.yaml");
     assert_eq!(report["format"], "cliproxyapi");
@@ -96,7 +96,7 @@ fn cli_proxy_api_comes_in_with_its_clients_and_aliases() {
 }
 
 #[test]
-fn channels_of_new_api_keep_their_keys_state_and_order() {
+fn channels_of_new_api_are_imported_with_keys_state_and_order() {
     let channels = r#"{"success": true, "data": {"items": [
         {"id": 1, "type": 1, "key": "sk-n-1\nsk-n-2", "name": "Main (prod)", "priority": 10, "status": 1,
          "base_url": "http://127.0.0.1:9/openai", "models": "gpt-4o,gpt-4", "group": "vip", "tag": "t",
@@ -123,7 +123,7 @@ fn channels_of_new_api_keep_their_keys_state_and_order() {
 }
 
 #[test]
-fn names_that_are_taken_stay_and_the_import_gets_others() {
+fn imported_names_avoid_existing_ones() {
     let home = home_with("cpa.yaml", CLI_PROXY);
     let mine = "# mine\n[[upstream]]\nname = \"box\" # here\nbase_url = \"http://127.0.0.1:8/v1\"\n\
                 dialect = \"openai\"\n\n[server]\nlisten = \"127.0.0.1:8700\"\n";
@@ -137,7 +137,7 @@ fn names_that_are_taken_stay_and_the_import_gets_others() {
 }
 
 #[test]
-fn what_cannot_be_imported_is_refused_and_changes_nothing() {
+fn invalid_import_is_refused_and_changes_nothing() {
     for (text, exit, words) in [
         (&b"model_list:\n  - model_name: a\n    x: \"sk-cut\n"[..], 3, "old.yaml:"),
         (b"{\n\"Providers\": [\n{\"name\": \"a\",\n", 3, "old.yaml:"),
@@ -157,7 +157,7 @@ fn what_cannot_be_imported_is_refused_and_changes_nothing() {
 }
 
 #[test]
-fn without_yes_or_a_key_store_nothing_is_imported() {
+fn import_needs_confirmation_and_a_key_store() {
     let home = home_with("cpa.yaml", CLI_PROXY);
     let output = run(&home, &["import", "cpa.yaml"]);
     assert_eq!(output.status.code(), Some(2), "{}", printed(&output));

@@ -18,8 +18,8 @@ async fn stored_secret(keyring: &Keyring, label: &str) -> Option<String> {
 }
 
 #[test]
-fn a_key_comes_back_from_the_secret_service() {
-    run_on_bus(Service::Unlocked, "keyring::a_key_comes_back_from_the_secret_service", async {
+fn key_round_trips_through_the_secret_service() {
+    run_on_bus(Service::Unlocked, "keyring::key_round_trips_through_the_secret_service", async {
         let keyring = Keyring::system();
         keyring.probe().await.expect("usable");
 
@@ -40,8 +40,8 @@ fn a_key_comes_back_from_the_secret_service() {
 }
 
 #[test]
-fn many_ask_at_once() {
-    run_on_bus(Service::Unlocked, "keyring::many_ask_at_once", async {
+fn concurrent_reads_succeed() {
+    run_on_bus(Service::Unlocked, "keyring::concurrent_reads_succeed", async {
         let keyring = Keyring::system();
 
         let all = (0..100).map(|n| {
@@ -57,8 +57,8 @@ fn many_ask_at_once() {
 }
 
 #[test]
-fn a_daemon_restarted_under_us_is_found_again() {
-    run_on_bus(Service::Unlocked, "keyring::a_daemon_restarted_under_us_is_found_again", async {
+fn restarted_secret_service_is_found_again() {
+    run_on_bus(Service::Unlocked, "keyring::restarted_secret_service_is_found_again", async {
         let keyring = Keyring::system();
         keyring.set("openai/work", &secret("sk-one")).await.expect("stored");
 
@@ -70,31 +70,27 @@ fn a_daemon_restarted_under_us_is_found_again() {
 }
 
 #[test]
-fn a_locked_collection_that_nobody_unlocks_is_locked() {
-    run_on_bus(
-        Service::Unlocked,
-        "keyring::a_locked_collection_that_nobody_unlocks_is_locked",
-        async {
-            let keyring = Keyring::system();
-            keyring.set("openai/work", &secret("sk-one")).await.expect("stored");
+fn locked_collection_is_reported_as_locked() {
+    run_on_bus(Service::Unlocked, "keyring::locked_collection_is_reported_as_locked", async {
+        let keyring = Keyring::system();
+        keyring.set("openai/work", &secret("sk-one")).await.expect("stored");
 
-            lock_collection();
+        lock_collection();
 
-            assert_eq!(keyring.get("openai/work").await.expect_err("locked"), KeyringError::Locked);
-            assert_eq!(
-                keyring.set("openai/work", &secret("sk-two")).await.expect_err("locked"),
-                KeyringError::Locked
-            );
-            assert_eq!(keyring.probe().await.expect_err("locked"), KeyringError::Locked);
-        },
-    );
+        assert_eq!(keyring.get("openai/work").await.expect_err("locked"), KeyringError::Locked);
+        assert_eq!(
+            keyring.set("openai/work", &secret("sk-two")).await.expect_err("locked"),
+            KeyringError::Locked
+        );
+        assert_eq!(keyring.probe().await.expect_err("locked"), KeyringError::Locked);
+    });
 }
 
 #[test]
-fn a_service_with_nowhere_to_keep_keys_is_no_service() {
+fn service_without_a_collection_is_unavailable() {
     run_on_bus(
         Service::NeverUnlocked,
-        "keyring::a_service_with_nowhere_to_keep_keys_is_no_service",
+        "keyring::service_without_a_collection_is_unavailable",
         async {
             let error = Keyring::system().probe().await.expect_err("nowhere");
 
@@ -129,18 +125,11 @@ fn missing_bus_is_reported() {
 }
 
 #[test]
-fn a_service_that_never_answers_is_waited_for_once() {
-    run_on_bus(
-        Service::Silent,
-        "keyring::a_service_that_never_answers_is_waited_for_once",
-        async {
-            let keyring = Keyring::system().with_timeout(Duration::from_secs(1));
+fn unresponsive_secret_service_is_awaited_once() {
+    run_on_bus(Service::Silent, "keyring::unresponsive_secret_service_is_awaited_once", async {
+        let keyring = Keyring::system().with_timeout(Duration::from_secs(1));
 
-            assert_eq!(
-                keyring.get("openai/work").await.expect_err("silent"),
-                KeyringError::Timeout
-            );
-            assert_eq!(keyring.get("openai/home").await.expect_err("held"), KeyringError::Busy);
-        },
-    );
+        assert_eq!(keyring.get("openai/work").await.expect_err("silent"), KeyringError::Timeout);
+        assert_eq!(keyring.get("openai/home").await.expect_err("held"), KeyringError::Busy);
+    });
 }

@@ -43,7 +43,7 @@ fn write_manager(home: &Home) {
 }
 
 #[test]
-fn a_key_in_use_outlives_reloads_while_it_cannot_be_read() {
+fn key_in_use_survives_reloads_while_unreadable() {
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
     for (reference, hide, show) in [
         ("cmd:HOME/pm", "touch locked", "rm locked"),
@@ -78,7 +78,7 @@ fn a_key_in_use_outlives_reloads_while_it_cannot_be_read() {
 }
 
 #[test]
-fn another_reference_that_cannot_be_read_does_not_get_the_old_secret() {
+fn changed_unreadable_reference_does_not_keep_the_old_secret() {
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
     let home = home_with_key(&upstream, "file:HOME/k");
     private(&home.path().join("k"), "sk-it-file\n", 0o600);
@@ -93,7 +93,7 @@ fn another_reference_that_cannot_be_read_does_not_get_the_old_secret() {
 }
 
 #[test]
-fn a_missing_key_is_found_without_a_reload() {
+fn missing_key_is_picked_up_without_a_reload() {
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
     let home = home_with_key(&upstream, "cmd:HOME/pm");
     write_manager(&home);
@@ -147,7 +147,7 @@ fn status_with(proxy: &Proxy, key: &str) -> u16 {
 }
 
 #[test]
-fn the_client_key_stays_while_the_keyring_is_locked_or_gone() {
+fn client_key_is_stable_while_the_keyring_is_unavailable() {
     let Some(ring) = TestKeyring::start(Service::Unlocked) else { return };
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
     let proxy = Proxy::spawn(home_on_bus(&ring, &upstream));
@@ -182,7 +182,7 @@ fn the_client_key_stays_while_the_keyring_is_locked_or_gone() {
 }
 
 #[test]
-fn a_key_of_an_older_version_stays_and_data_dirs_do_not_share_new_ones() {
+fn old_client_key_is_kept_and_new_keys_are_per_data_dir() {
     let Some(ring) = TestKeyring::start(Service::Unlocked) else { return };
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
     let home = home_on_bus(&ring, &upstream);
@@ -213,7 +213,7 @@ fn a_key_of_an_older_version_stays_and_data_dirs_do_not_share_new_ones() {
 }
 
 #[test]
-fn a_key_in_a_locked_keyring_is_found_when_it_opens() {
+fn key_in_a_locked_keyring_is_found_after_unlocking() {
     let Some(ring) = TestKeyring::start(Service::Unlocked) else { return };
     ring.store("one/k", "sk-it-from-the-ring");
     ring.lock();

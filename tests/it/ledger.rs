@@ -37,7 +37,7 @@ fn cli_output(proxy: &Proxy, args: &[&str]) -> String {
 }
 
 #[test]
-fn what_was_asked_is_recorded_with_its_cost_and_can_be_explained() {
+fn request_is_recorded_with_its_cost_and_explained() {
     let upstream = Upstream::with_director(|seen, _| {
         if seen.key() == secret("one", "work") {
             Scene::status(429).header("retry-after", "30")
@@ -89,7 +89,7 @@ fn what_was_asked_is_recorded_with_its_cost_and_can_be_explained() {
 }
 
 #[test]
-fn history_outlives_the_proxy_and_is_read_without_one() {
+fn history_is_readable_without_a_running_proxy() {
     let upstream = Upstream::with_director(|seen, _| match seen.json()["model"].as_str() {
         Some("=cmd|x") => Scene::status(400),
         _ => Scene::chat("hello"),
@@ -182,7 +182,7 @@ fn cost_reported_by_the_provider_counts() {
 }
 
 #[test]
-fn an_unknown_price_is_never_nothing() {
+fn unknown_price_is_never_shown_as_zero() {
     let upstream = Upstream::with_director(|_, _| Scene::chat("hello"));
     let proxy = Setup::new()
         .upstream_at("one", "http://127.0.0.1:1", &[], "enabled = false")
@@ -198,7 +198,7 @@ fn an_unknown_price_is_never_nothing() {
 }
 
 #[test]
-fn no_key_reaches_the_files_and_bodies_stay_within_their_room() {
+fn files_contain_no_key_and_bodies_are_bounded() {
     let key = secret("one", "work");
     let echo = key.clone();
     let upstream = Upstream::with_director(move |_, nth| match nth % 3 {
@@ -253,7 +253,7 @@ fn no_key_reaches_the_files_and_bodies_stay_within_their_room() {
 }
 
 #[test]
-fn a_damaged_or_locked_file_never_fails_a_request() {
+fn damaged_or_locked_ledger_never_fails_a_request() {
     let upstream = Upstream::with_director(|_, _| Scene::chat("hello"));
     let setup = Setup::new().config(PRICED).upstream("one", &upstream, &["work"]);
     let home = setup.home();
@@ -329,7 +329,7 @@ fn ask_until_killed(proxy: &Proxy, stop: &AtomicBool, listed: &Mutex<Vec<(String
 }
 
 #[test]
-fn kill_loses_nothing_recorded_a_second_before() {
+fn kill_loses_nothing_recorded_over_a_second_ago() {
     const SECOND: Duration = Duration::from_secs(1);
     let mut proxy = Setup::new().config("[ledger]\ntz = \"UTC\"").start();
     let mut before = 0;
@@ -406,7 +406,7 @@ fn recorded_counts(proxy: &Proxy) -> HashMap<String, u32> {
 }
 
 #[test]
-fn requests_are_found_by_their_end_user_and_the_address_of_the_client() {
+fn requests_are_found_by_end_user_and_client_address() {
     let upstream = Upstream::start(vec![Scene::chat("a")]);
     let found = |proxy: &Proxy, filter: &str| {
         let output = proxy.cli(&["log", "--json", filter]);

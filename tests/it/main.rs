@@ -6,7 +6,7 @@
 #![allow(
     clippy::print_stderr,
     clippy::print_stdout,
-    reason = "a test that is skipped says so, one that fails shows what the program said"
+    reason = "a skipped test reports it, a failed one shows the output of the program"
 )]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 #![allow(unreachable_pub, reason = "one binary of many small modules")]

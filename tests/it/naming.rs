@@ -36,7 +36,7 @@ fn defined_types(text: &str) -> Vec<(bool, String)> {
 }
 
 #[test]
-fn the_collector_of_types_reads_visibility_and_name() {
+fn type_collector_reads_visibility_and_name() {
     let text = "struct A<T>;\npub enum B {\n    struct Not;\npub(in crate::x) type C = u8;\n";
 
     assert_eq!(
@@ -80,7 +80,7 @@ fn public_type_names_are_descriptive() {
 }
 
 #[test]
-fn comments_name_the_actor() {
+fn comments_use_plain_words() {
     let mut found = Vec::new();
     for (file, text) in product_files() {
         for (number, line) in text.lines().enumerate() {

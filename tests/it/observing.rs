@@ -92,7 +92,7 @@ fn rejected_key_is_sent_to_the_webhook_once_and_shown_in_status() {
         .into_iter()
         .filter(|seen| seen.path != "/bot" && seen.json()["kind"] == "key_rejected")
         .count();
-    assert_eq!(rejected, 1, "told once");
+    assert_eq!(rejected, 1, "reported once");
     assert!(
         !proxy.output().contains("secret-path"),
         "the path of a webhook is nobody's business: {}",
@@ -295,7 +295,7 @@ fn traces_are_sent_with_a_span_for_the_request_and_one_for_each_attempt() {
 }
 
 #[test]
-fn a_replay_is_compared_with_the_first_time() {
+fn replay_is_compared_with_the_original() {
     let upstream = Upstream::with_director(|seen, _| match seen.json()["model"].as_str() {
         Some("big") => Scene::chat("one\ntwo\nthree"),
         _ => Scene::chat("one\n2\nthree"),
@@ -324,7 +324,7 @@ fn a_replay_is_compared_with_the_first_time() {
 }
 
 #[test]
-fn what_cannot_be_sent_to_is_refused_before_it_runs() {
+fn invalid_destinations_are_refused_at_startup() {
     for (config, want) in [
         ("[alerts]\nwebhook = \"hooks.example\"", "no address that something can be sent to"),
         ("[alerts]\nwebhook = \"ftp://hooks.example/x\"", "`ftp:` is not spoken here"),

@@ -26,9 +26,9 @@ struct Exchange {
 }
 
 /// Loads the recordings; prints a line and returns `None` if they are not on this machine.
-#[expect(clippy::print_stderr, reason = "a skipped test says so")]
+#[expect(clippy::print_stderr, reason = "a skipped test reports it")]
 fn load_recordings() -> Option<Vec<Exchange>> {
-    #[expect(clippy::disallowed_methods, reason = "a test may be told where the recordings are")]
+    #[expect(clippy::disallowed_methods, reason = "the environment names the folder of recordings")]
     let shown = std::env::var("AIPROXY_EXCHANGES").ok().map(PathBuf::from);
     let folder =
         shown.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/exchanges"));
@@ -170,7 +170,7 @@ fn cut_patterns(length: usize) -> Vec<Vec<usize>> {
 }
 
 #[test]
-fn recorded_streams_pass_unharmed_however_they_are_cut() {
+fn recorded_streams_pass_unchanged_at_any_cut() {
     let Some(exchanges) = load_recordings() else { return };
     let mut passed = 0;
     for exchange in exchanges.iter().filter(|x| x.status == 200) {
@@ -267,7 +267,7 @@ fn assert_same_stream(dialect: Dialect, recorded: &str, got: &str, id: &str) {
 }
 
 #[test]
-fn recorded_answers_are_read_and_recorded_errors_keep_their_words() {
+fn recorded_answers_are_read_and_errors_keep_their_message() {
     let Some(exchanges) = load_recordings() else { return };
     for exchange in exchanges.iter().filter(|x| x.kind == "json" && !x.body.starts_with("base64:"))
     {
@@ -311,7 +311,7 @@ fn recorded_answers_are_read_and_recorded_errors_keep_their_words() {
 }
 
 #[test]
-fn a_recorded_stream_told_as_an_answer_is_an_answer_and_back() {
+fn recorded_streams_convert_to_answers_and_back() {
     let Some(exchanges) = load_recordings() else { return };
     let plain = |x: &&Exchange| {
         x.status == 200

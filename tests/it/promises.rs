@@ -20,7 +20,7 @@ fn has_test(source: &str, name: &str) -> bool {
 }
 
 #[test]
-fn every_promise_of_the_security_page_names_tests_that_exist() {
+fn every_security_promise_names_existing_tests() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let page = fs::read_to_string(root.join("docs/security.md")).expect("the page");
     let mut wrong = Vec::new();

@@ -23,7 +23,7 @@ fn chat_at(proxy: &Proxy, path: &str, model: &str) -> (u16, String) {
 }
 
 #[test]
-fn the_models_of_a_project_hold_below_an_upstream_in_every_spelling() {
+fn raw_paths_enforce_project_models_in_every_spelling() {
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
     let proxy = start(&upstream, "models = [\"m\"]");
 
@@ -58,7 +58,7 @@ fn the_models_of_a_project_hold_below_an_upstream_in_every_spelling() {
 }
 
 #[test]
-fn the_request_rate_of_a_project_holds_below_an_upstream() {
+fn raw_paths_enforce_the_project_request_rate() {
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
     let proxy = start(&upstream, "rpm = 2");
 
@@ -70,7 +70,7 @@ fn the_request_rate_of_a_project_holds_below_an_upstream() {
 }
 
 #[test]
-fn usage_and_budgets_count_below_an_upstream() {
+fn raw_paths_count_usage_and_budgets() {
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
     let proxy = start(&upstream, "budget = { usd = 1.5, per = \"day\" }");
 
@@ -87,7 +87,7 @@ fn usage_and_budgets_count_below_an_upstream() {
 }
 
 #[test]
-fn a_budget_that_refuses_unknown_prices_refuses_them_below_an_upstream() {
+fn raw_paths_refuse_unknown_prices_if_configured() {
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
     // Behind a proxy, so that the upstream is not local, because local upstreams are free.
     let through = format!("proxy = \"http://{}\"", upstream.addr());
@@ -107,7 +107,7 @@ fn a_budget_that_refuses_unknown_prices_refuses_them_below_an_upstream() {
 }
 
 #[test]
-fn no_spelling_of_dots_leaves_the_path_of_an_upstream() {
+fn dot_segments_never_leave_the_path_of_an_upstream() {
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
     let proxy = start(&upstream, "");
 

@@ -8,7 +8,7 @@ use crate::support::{
 };
 
 #[test]
-fn saving_the_file_applies_it() {
+fn saved_config_is_applied() {
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
     let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
     assert_eq!(proxy.ask(&chat_body("one/m", "hi", false)).chat_text(), "hello");
@@ -27,7 +27,7 @@ fn saving_the_file_applies_it() {
 }
 
 #[test]
-fn a_command_reloads_too_and_a_broken_file_changes_nothing() {
+fn reload_command_applies_the_config_and_ignores_an_invalid_one() {
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
     let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
     let good = std::fs::read_to_string(proxy.home.config()).expect("the config");
@@ -58,7 +58,7 @@ fn a_command_reloads_too_and_a_broken_file_changes_nothing() {
 }
 
 #[test]
-fn streams_under_way_end_with_what_they_began_with() {
+fn running_streams_finish_with_their_initial_config() {
     let gate = Gate::closed();
     let upstream = Upstream::start(vec![Scene::sse(&["a", "b"]).gate(2, &gate)]);
     let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
@@ -75,7 +75,7 @@ fn streams_under_way_end_with_what_they_began_with() {
 }
 
 #[test]
-fn a_cooldown_lives_on_over_a_reload() {
+fn cooldown_survives_a_reload() {
     let upstream = Upstream::start(vec![Scene::status(429).header("retry-after", "300")]);
     let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
     assert_eq!(proxy.chat("hi").status, 429);
@@ -87,7 +87,7 @@ fn a_cooldown_lives_on_over_a_reload() {
 }
 
 #[test]
-fn a_changed_listen_is_said_to_need_a_restart() {
+fn changed_listen_address_is_reported_to_need_a_restart() {
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
     let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
     let text = std::fs::read_to_string(proxy.home.config()).expect("the config");

@@ -37,7 +37,7 @@ fn metrics(proxy: &Proxy) -> String {
 }
 
 #[test]
-fn a_refused_field_is_left_out_once_and_from_then_on() {
+fn refused_field_is_omitted_on_retry_and_in_later_requests() {
     let refuse = refusal(400, NO_TEMPERATURE, Some("unsupported_value"));
     let upstream = Upstream::start(vec![refuse, Scene::chat("one"), Scene::chat("two")]);
     let proxy = Setup::new().upstream("up", &upstream, &["work"]).start();
@@ -75,7 +75,7 @@ fn a_refused_field_is_left_out_once_and_from_then_on() {
 }
 
 #[test]
-fn an_upstream_that_refuses_everything_is_asked_twice_at_most() {
+fn upstream_refusing_everything_is_asked_at_most_twice() {
     let refuse = refusal(400, NO_TEMPERATURE, Some("unsupported_value"));
     let upstream = Upstream::start(vec![refuse]);
     let proxy = Setup::new().upstream("up", &upstream, &["work"]).start();
@@ -123,7 +123,7 @@ fn other_errors_and_strict_requests_are_not_repaired() {
 }
 
 #[test]
-fn translated_requests_are_repaired_in_the_upstreams_dialect() {
+fn translated_requests_are_repaired_in_the_upstream_dialect() {
     let limit = "Unsupported parameter: 'max_tokens' is not supported with this model. Use \
                  'max_completion_tokens' instead.";
     let upstream = Upstream::start(vec![
@@ -185,7 +185,7 @@ fn system_messages_move_to_the_beginning() {
 }
 
 #[test]
-fn the_strict_demo_model_answers_in_every_dialect() {
+fn strict_demo_model_answers_in_every_dialect() {
     let proxy = Setup::new().start();
     let user = json!([{"role": "user", "content": "hello there"}]);
     let requests = [

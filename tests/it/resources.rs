@@ -23,7 +23,7 @@ fn post(proxy: &Proxy, key: &str, path: &str, body: &Value) -> HttpAnswer {
 }
 
 #[test]
-fn what_a_project_created_is_found_where_it_is_and_by_nobody_else() {
+fn resource_is_routed_to_its_upstream_for_its_project_only() {
     let one = Upstream::start(vec![Scene::json(200, &json!({"id": "file-of-one"}))]);
     let two = Upstream::start(vec![Scene::json(200, &json!({"id": "file-abc123"}))]);
     let proxy = Setup::new()
@@ -64,7 +64,7 @@ fn what_a_project_created_is_found_where_it_is_and_by_nobody_else() {
 }
 
 #[test]
-fn stored_responses_keep_their_owner_across_a_restart() {
+fn owners_of_stored_responses_survive_a_restart() {
     let answer = json!({"id": "resp_abc", "object": "response", "status": "completed", "model": "m",
         "output": [{"id": "msg_1", "type": "message", "role": "assistant", "status": "completed",
             "content": [{"type": "output_text", "text": "hi", "annotations": []}]}],

@@ -27,7 +27,7 @@ fn header_number(answer: &HttpAnswer, header: &str) -> u64 {
 }
 
 #[test]
-fn a_project_over_its_requests_a_minute_hears_so_at_once() {
+fn project_over_its_request_rate_is_refused_at_once() {
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
     let proxy = Setup::new()
         .config(&project_toml("ide", IDE, "rpm = 2"))
@@ -64,7 +64,7 @@ fn a_project_over_its_requests_a_minute_hears_so_at_once() {
 }
 
 #[test]
-fn a_projects_tokens_are_reserved_and_settled_by_what_was_used() {
+fn project_tokens_are_reserved_and_settled_by_actual_use() {
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
     let proxy = Setup::new()
         .config(&project_toml("ide", IDE, "tpm = 2000"))
@@ -87,7 +87,7 @@ fn a_projects_tokens_are_reserved_and_settled_by_what_was_used() {
 }
 
 #[test]
-fn a_projects_requests_at_once_wait_for_each_other() {
+fn project_concurrency_limit_queues_requests() {
     let gate = Gate::closed();
     let upstream = Upstream::start(vec![Scene::chat("hello").head_gate(&gate)]);
     let proxy = Setup::new()
@@ -118,7 +118,7 @@ fn a_projects_requests_at_once_wait_for_each_other() {
 }
 
 #[test]
-fn a_key_of_which_nothing_is_left_is_passed_over_before_it_answers_429() {
+fn exhausted_key_is_skipped_before_it_answers_429() {
     let upstream = Upstream::with_director(|seen, _| {
         let scene = Scene::chat("hello");
         if seen.key() != secret("one", "work") {
@@ -151,7 +151,7 @@ fn a_key_of_which_nothing_is_left_is_passed_over_before_it_answers_429() {
 }
 
 #[test]
-fn a_key_of_which_nothing_is_left_is_still_used_where_there_is_no_other() {
+fn exhausted_key_is_used_if_there_is_no_other() {
     let scene = Scene::chat("hello")
         .header("x-ratelimit-remaining-tokens", "0")
         .header("x-ratelimit-reset-tokens", "30s");
@@ -166,7 +166,7 @@ fn a_key_of_which_nothing_is_left_is_still_used_where_there_is_no_other() {
 }
 
 #[test]
-fn a_keys_limit_for_some_models_holds_for_these_only() {
+fn limit_for_some_models_applies_to_these_only() {
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
     let row = format!(
         "[[upstream]]\nname = \"one\"\nbase_url = \"{}\"\ndialect = \"openai\"\nmodels = [\"*\"]\nkeys = [\
@@ -188,7 +188,7 @@ fn a_keys_limit_for_some_models_holds_for_these_only() {
 }
 
 #[test]
-fn the_quickest_upstream_gets_what_follows() {
+fn fastest_upstream_gets_the_following_requests() {
     let slow = Upstream::start(vec![Scene::chat("slow").delay(Duration::from_millis(300))]);
     let quick = Upstream::start(vec![Scene::chat("quick")]);
     let config = "[routing]\nstrategy = \"least_latency\"";
@@ -204,7 +204,7 @@ fn the_quickest_upstream_gets_what_follows() {
 }
 
 #[test]
-fn the_preferred_region_goes_first_and_gives_way_to_health() {
+fn preferred_region_is_first_unless_unhealthy() {
     let far = Upstream::start(vec![Scene::chat("far")]);
     let near = Upstream::start(vec![Scene::chat("near"), Scene::status(401)]);
     let proxy = Setup::new()
@@ -225,7 +225,7 @@ fn the_preferred_region_goes_first_and_gives_way_to_health() {
 }
 
 #[test]
-fn an_adaptive_mix_leaves_an_upstream_that_errs() {
+fn adaptive_strategy_avoids_a_failing_upstream() {
     let bad = Upstream::with_director(|_, number| {
         if number % 2 == 0 { Scene::status(500) } else { Scene::chat("bad") }
     });
@@ -279,7 +279,7 @@ fn used_keys(upstream: &Upstream) -> Vec<String> {
 }
 
 #[test]
-fn the_turns_of_a_conversation_go_to_the_account_that_has_it_cached() {
+fn turns_of_a_conversation_use_the_account_with_its_cache() {
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
     let proxy = Setup::new().config(&two_key_config(&upstream)).start();
 
@@ -298,7 +298,7 @@ fn the_turns_of_a_conversation_go_to_the_account_that_has_it_cached() {
 }
 
 #[test]
-fn without_affinity_keys_take_turns() {
+fn keys_are_used_in_turn_without_affinity() {
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
     let proxy = Setup::new()
         .config("[routing]\nsticky = \"off\"")
@@ -313,7 +313,7 @@ fn without_affinity_keys_take_turns() {
 }
 
 #[test]
-fn a_session_can_be_looked_at_and_forgotten_by_its_own_project_only() {
+fn session_is_visible_and_deletable_for_its_project_only() {
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
     let proxy = Setup::new()
         .config("[routing]\nsticky = \"session\"")
@@ -353,7 +353,7 @@ fn a_session_can_be_looked_at_and_forgotten_by_its_own_project_only() {
 }
 
 #[test]
-fn what_would_be_decided_is_told_without_deciding_it() {
+fn dry_run_reports_the_decision_without_side_effects() {
     let first = Upstream::start(vec![Scene::chat("hello")]);
     let second = Upstream::start(vec![Scene::chat("hello")]);
     let model = "[[model]]\nname = \"auto\"\ntargets = [\"one:a\", \"two:b\"]";
@@ -424,7 +424,7 @@ fn what_would_be_decided_is_told_without_deciding_it() {
 }
 
 #[test]
-fn a_model_whose_context_is_too_small_is_passed_over_with_that_reason() {
+fn model_with_too_small_a_context_is_skipped_with_that_reason() {
     let small = Upstream::start(vec![Scene::chat("small")]);
     let large = Upstream::start(vec![Scene::chat("large")]);
     let model = "[[model]]\nname = \"auto\"\ntargets = [{ upstream = \"one\", model = \"gpt-4\", priority = 1 }, { upstream = \"two\", model = \"gpt-4o\", priority = 2 }]";
@@ -440,7 +440,7 @@ fn a_model_whose_context_is_too_small_is_passed_over_with_that_reason() {
 }
 
 #[test]
-fn a_model_that_sees_no_pictures_is_passed_over_where_another_does() {
+fn model_without_vision_is_skipped_for_another() {
     let blind = Upstream::start(vec![Scene::chat("blind")]);
     let seeing = Upstream::start(vec![Scene::chat("seeing")]);
     let model = "[[model]]\nname = \"auto\"\ntargets = [{ upstream = \"one\", model = \"gpt-3.5-turbo\", priority = 1 }, { upstream = \"two\", model = \"gpt-4o\", priority = 2 }]";
@@ -458,7 +458,7 @@ fn a_model_that_sees_no_pictures_is_passed_over_where_another_does() {
 }
 
 #[test]
-fn rules_of_an_upstream_say_what_its_refusals_mean() {
+fn upstream_rules_classify_refusals() {
     let odd = Upstream::with_director(|seen, _| {
         let refuse = |text: &str| {
             Scene::json(400, &json!({"error": {"message": text, "type": "invalid_request_error"}}))
@@ -480,7 +480,7 @@ fn rules_of_an_upstream_say_what_its_refusals_mean() {
 
     assert_eq!(proxy.chat("hi").chat_text(), "one");
     assert_eq!(proxy.chat("wrong").status, 400, "no rule is of that");
-    assert_eq!(proxy.chat("gone").status, 500, "told as it is");
+    assert_eq!(proxy.chat("gone").status, 500, "passed on unchanged");
     assert_eq!(proxy.key("one/work")["state"], "ok");
     assert_eq!(proxy.chat("busy").chat_text(), "two");
     assert_eq!(proxy.key("one/work")["scopes"][0]["state"], "cooling");
@@ -488,7 +488,7 @@ fn rules_of_an_upstream_say_what_its_refusals_mean() {
 }
 
 #[test]
-fn a_request_may_wish_who_serves_it_and_the_wish_is_not_sent() {
+fn provider_preferences_are_applied_and_not_sent_upstream() {
     let first = Upstream::start(vec![Scene::chat("first")]);
     let second = Upstream::start(vec![Scene::chat("second")]);
     let proxy =
@@ -521,7 +521,7 @@ fn a_request_may_wish_who_serves_it_and_the_wish_is_not_sent() {
 }
 
 #[test]
-fn further_models_are_asked_where_the_first_cannot_be_had() {
+fn fallback_models_are_tried_if_the_first_is_unavailable() {
     let first = Upstream::with_director(|seen, _| {
         if seen.json()["model"] == "a" {
             Scene::status(429).header("retry-after", "30")
@@ -540,7 +540,7 @@ fn further_models_are_asked_where_the_first_cannot_be_had() {
 }
 
 #[test]
-fn the_ending_of_a_name_chooses_a_strategy() {
+fn model_suffix_selects_a_strategy() {
     let slow = Upstream::start(vec![Scene::chat("slow").delay(Duration::from_millis(300))]);
     let quick = Upstream::start(vec![Scene::chat("quick")]);
     let proxy =
@@ -557,7 +557,7 @@ fn the_ending_of_a_name_chooses_a_strategy() {
 }
 
 #[test]
-fn what_is_believed_of_keys_survives_a_restart() {
+fn key_health_survives_a_restart() {
     let upstream = Upstream::with_director(|seen, _| match seen.key() {
         key if key == secret("one", "work") => Scene::status(429).header("retry-after", "300"),
         key if key == secret("one", "bad") => Scene::status(401),
@@ -583,7 +583,7 @@ fn what_is_believed_of_keys_survives_a_restart() {
 }
 
 #[test]
-fn who_may_not_wait_for_its_own_account_is_served_by_another_at_once() {
+fn request_that_may_not_queue_uses_another_account_at_once() {
     let gate = Gate::closed();
     let held = gate.clone();
     let upstream = Upstream::with_director(move |_, number| {
@@ -614,7 +614,7 @@ fn who_may_not_wait_for_its_own_account_is_served_by_another_at_once() {
 }
 
 #[test]
-fn projects_take_turns_where_requests_wait_for_one_key() {
+fn projects_waiting_for_one_key_are_served_in_turn() {
     let gate = Gate::closed();
     let upstream =
         Upstream::start(vec![Scene::chat("hello").head_gate(&gate), Scene::chat("hello")]);
@@ -655,7 +655,7 @@ fn projects_take_turns_where_requests_wait_for_one_key() {
 }
 
 #[test]
-fn the_cheapest_by_the_built_in_prices_serves() {
+fn least_cost_uses_the_built_in_prices() {
     let (dear, cheap) =
         (Upstream::start(vec![Scene::chat("dear")]), Upstream::start(vec![Scene::chat("cheap")]));
     let logical = "[[model]]\nname = \"any\"\nstrategy = \"least_cost\"\ntargets = [\"one:gpt-4o\", \"two:gpt-4o-mini\"]";
@@ -677,7 +677,7 @@ fn the_cheapest_by_the_built_in_prices_serves() {
 }
 
 #[test]
-fn a_model_that_cannot_be_bound_to_a_schema_is_passed_over_for_that() {
+fn model_without_structured_output_is_skipped_with_that_reason() {
     let (old, new) =
         (Upstream::start(vec![Scene::chat("old")]), Upstream::start(vec![Scene::chat("new")]));
     let logical = "[[model]]\nname = \"any\"\ntargets = [\"one:gpt-4-turbo\", \"two:gpt-4o\"]";

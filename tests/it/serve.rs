@@ -29,7 +29,7 @@ fn env_variables(proxy: &Proxy) -> BTreeMap<String, String> {
 }
 
 #[test]
-fn without_config_and_keys_every_dialect_is_answered_by_the_demo() {
+fn demo_answers_every_dialect_without_config_and_keys() {
     let proxy = Setup::new().full_config("").start();
     let key = env_variables(&proxy)["OPENAI_API_KEY"].clone();
     let messages = json!([{"role": "user", "content": "hello"}]);
@@ -71,7 +71,7 @@ fn without_config_and_keys_every_dialect_is_answered_by_the_demo() {
 }
 
 #[test]
-fn it_answers_soon_after_it_was_started() {
+fn proxy_answers_soon_after_start() {
     // This is a debug build and other tests run in parallel, so the bound is wide and one good
     // start of three is enough.
     let best = (0..3).map(|_| {
@@ -88,7 +88,7 @@ fn it_answers_soon_after_it_was_started() {
 }
 
 #[test]
-fn compressed_bodies_are_understood() {
+fn compressed_bodies_are_decoded() {
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
     let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
     let plain = chat_body("m", "compress me", false).to_string().into_bytes();
@@ -129,7 +129,7 @@ fn compressed_bodies_are_understood() {
 }
 
 #[test]
-fn a_bomb_is_refused() {
+fn decompression_bomb_is_refused() {
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
     let proxy = Setup::new()
         .config("[server]\nmax_request_bytes = \"1MiB\"")
@@ -149,7 +149,7 @@ fn a_bomb_is_refused() {
 }
 
 #[test]
-fn long_conversations_pass_and_the_limit_names_itself() {
+fn long_conversations_pass_and_the_limit_error_names_its_setting() {
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
     let proxy = Setup::new()
         .config("[server]\nmax_request_bytes = \"9MiB\"")
@@ -171,7 +171,7 @@ fn long_conversations_pass_and_the_limit_names_itself() {
 }
 
 #[test]
-fn a_key_that_an_upstream_echoes_is_seen_nowhere() {
+fn key_echoed_by_an_upstream_is_redacted_everywhere() {
     let upstream = Upstream::with_director(|seen, number| {
         let key = seen.key().to_owned();
         match number {
@@ -230,7 +230,7 @@ fn a_key_that_an_upstream_echoes_is_seen_nowhere() {
 }
 
 #[test]
-fn tools_are_given_a_local_token_and_no_provider_key() {
+fn tools_get_a_local_token_and_no_provider_key() {
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
     let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
 
@@ -246,7 +246,7 @@ fn tools_are_given_a_local_token_and_no_provider_key() {
 }
 
 #[test]
-fn a_proxy_that_is_its_own_upstream_refuses_instead_of_looping() {
+fn request_loop_through_the_proxy_is_refused() {
     let proxy = Setup::new().start();
     let text = Setup::new()
         .upstream_at("self", &format!("http://{}/v1", proxy.addr), &[], "")
@@ -283,7 +283,7 @@ fn files_containing(folder: &Path, text: &str) -> Vec<String> {
 }
 
 #[test]
-fn models_are_listed_in_the_form_of_the_client() {
+fn models_are_listed_in_the_client_dialect() {
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
     let proxy = Setup::new()
         .upstream("one", &upstream, &["work"])

@@ -16,7 +16,7 @@ const KEYS: &str = "[[upstream]]\nname = \"box\"\nbase_url = \"http://127.0.0.1:
                     dialect = \"openai\"\nkeys = [\"env:BOX_KEY\"]\n";
 
 #[test]
-fn the_unit_names_this_config_and_no_key() {
+fn unit_has_the_config_path_and_no_key() {
     let mut home = Home::new();
     home.set("BOX_KEY", "sk-service-0123456789");
     home.write_config(KEYS);
@@ -35,7 +35,7 @@ fn the_unit_names_this_config_and_no_key() {
 }
 
 #[test]
-fn without_a_service_manager_nothing_is_written() {
+fn nothing_is_written_without_a_service_manager() {
     let home = Home::new();
     home.write_config(KEYS);
     for verb in ["install", "start", "stop", "status", "uninstall"] {

@@ -8,7 +8,7 @@ mod world;
 use world::{SimulatedRouter, simulate};
 
 #[test]
-fn whoever_could_be_answered_is_answered_whatever_the_strategy() {
+fn every_answerable_request_is_answered_by_every_strategy() {
     for (seed, strategy) in [
         (1, Strategy::Priority),
         (2, Strategy::RoundRobin),
@@ -39,7 +39,7 @@ fn whoever_could_be_answered_is_answered_whatever_the_strategy() {
 }
 
 #[test]
-fn affinity_wins_what_turns_would_lose() {
+fn affinity_has_more_cache_hits_than_round_robin() {
     let hits = |router| simulate(router, 20_000, 8).hits();
     let (plain, ours) = (
         hits(SimulatedRouter::RoundRobin),

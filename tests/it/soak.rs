@@ -126,7 +126,7 @@ fn usage(proxy: &Proxy) -> Usage {
 }
 
 #[test]
-fn memory_files_and_threads_end_where_they_began() {
+fn memory_files_and_threads_do_not_leak() {
     let (one, two) = (faulty_upstream(), faulty_upstream());
     let proxy = Setup::new()
         .config("[ledger]\nbodies = \"off\"\n[cooldown]\nrate_limited = \"100ms\"\nserver_error = \"100ms\"\nmax = \"200ms\"")

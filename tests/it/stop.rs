@@ -16,7 +16,7 @@ fn is_listening(proxy: &Proxy) -> bool {
 
 #[test]
 #[cfg(unix)]
-fn a_term_signal_lets_streams_finish() {
+fn term_signal_lets_streams_finish() {
     let gate = Gate::closed();
     let upstream = Upstream::start(vec![Scene::sse(&["a", "b"]).gate(2, &gate)]);
     let mut proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
@@ -34,7 +34,7 @@ fn a_term_signal_lets_streams_finish() {
 
 #[test]
 #[cfg(unix)]
-fn a_second_signal_ends_at_once() {
+fn second_signal_stops_at_once() {
     let upstream = Upstream::start(vec![Scene::sse(&["a"]).gate(2, &Gate::closed())]);
     let mut proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
     let mut connection = proxy.open_chat("hi", true);
@@ -48,7 +48,7 @@ fn a_second_signal_ends_at_once() {
 }
 
 #[test]
-fn stop_now_ends_streams_with_an_error_in_their_dialect() {
+fn stop_now_ends_streams_with_an_error_in_the_client_dialect() {
     let upstream = Upstream::start(vec![Scene::sse(&["a"]).gate(2, &Gate::closed())]);
     let mut proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
     let mut connection = proxy.open_chat("hi", true);
@@ -67,7 +67,7 @@ fn stop_now_ends_streams_with_an_error_in_their_dialect() {
 }
 
 #[test]
-fn a_drain_that_takes_too_long_ends_streams_with_an_error() {
+fn drain_timeout_ends_streams_with_an_error() {
     let upstream = Upstream::start(vec![Scene::sse(&["a"]).gate(2, &Gate::closed())]);
     let mut proxy = Setup::new()
         .config("[server]\ndrain = \"200ms\"")
@@ -88,7 +88,7 @@ fn a_drain_that_takes_too_long_ends_streams_with_an_error() {
 }
 
 #[test]
-fn a_home_has_one_proxy() {
+fn second_proxy_in_one_home_is_refused() {
     let proxy = Setup::new().start();
 
     let second = proxy.cli(&["serve", "--listen", "127.0.0.1:0"]);
@@ -103,7 +103,7 @@ fn a_home_has_one_proxy() {
 }
 
 #[test]
-fn a_port_that_is_taken_is_named() {
+fn port_in_use_is_named() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let addr = taken.local_addr().expect("an address").to_string();
     let home = Setup::new().home();
@@ -116,7 +116,7 @@ fn a_port_that_is_taken_is_named() {
 }
 
 #[test]
-fn where_nothing_runs_commands_say_so() {
+fn commands_report_that_no_proxy_is_running() {
     let home = Setup::new().home();
 
     let out = home.command().arg("status").output().expect("run");
@@ -126,7 +126,7 @@ fn where_nothing_runs_commands_say_so() {
 
 #[test]
 #[cfg(unix)]
-fn a_killed_proxy_leaves_nothing_that_blocks_the_next() {
+fn killed_proxy_does_not_block_the_next() {
     let proxy = Setup::new().start();
     proxy.signal(rustix::process::Signal::KILL);
     poll_until("the port to close", || (!is_listening(&proxy)).then_some(()));

@@ -27,7 +27,7 @@ fn running_requests(proxy: &Proxy) -> u64 {
 }
 
 #[test]
-fn a_hang_up_before_the_head_closes_the_upstream() {
+fn disconnect_before_the_head_closes_the_upstream() {
     for stream in [true, false] {
         best_of_three(|| {
             let upstream = Upstream::start(vec![Scene::sse(&["never"]).head_gate(&Gate::closed())]);
@@ -48,7 +48,7 @@ fn a_hang_up_before_the_head_closes_the_upstream() {
 }
 
 #[test]
-fn a_hang_up_while_streaming_closes_the_upstream() {
+fn disconnect_while_streaming_closes_the_upstream() {
     best_of_three(|| {
         let upstream = Upstream::start(vec![Scene::sse(&["a", "b"]).gate(2, &Gate::closed())]);
         let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
@@ -75,7 +75,7 @@ fn a_hang_up_while_streaming_closes_the_upstream() {
 }
 
 #[test]
-fn a_hang_up_between_role_and_content_closes_the_upstream() {
+fn disconnect_between_role_and_content_closes_the_upstream() {
     best_of_three(|| {
         let upstream = Upstream::start(vec![Scene::sse(&["a"]).gate(1, &Gate::closed())]);
         let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
@@ -94,7 +94,7 @@ fn a_hang_up_between_role_and_content_closes_the_upstream() {
 }
 
 #[test]
-fn a_hang_up_between_retries_asks_no_more() {
+fn disconnect_between_retries_ends_the_attempts() {
     let upstream = Upstream::start(vec![Scene::status(500)]);
     let proxy = Setup::new()
         .config("[retry]\nbackoff = \"20s\"\nmax_backoff = \"20s\"")
@@ -110,7 +110,7 @@ fn a_hang_up_between_retries_asks_no_more() {
 }
 
 #[test]
-fn a_hang_up_in_the_queue_leaves_it() {
+fn disconnect_in_the_queue_removes_the_request() {
     let upstream = Upstream::start(vec![Scene::status(429).header("retry-after", "9")]);
     let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
     let connection = proxy.open_chat("hi", false);
@@ -128,7 +128,7 @@ fn a_hang_up_in_the_queue_leaves_it() {
 }
 
 #[test]
-fn a_client_that_will_send_nothing_more_is_gone() {
+fn half_closed_client_counts_as_disconnected() {
     let upstream = Upstream::start(vec![Scene::sse(&["a"]).gate(2, &Gate::closed())]);
     let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
     let mut connection = proxy.open_chat("hi", true);
@@ -140,7 +140,7 @@ fn a_client_that_will_send_nothing_more_is_gone() {
 }
 
 #[test]
-fn requests_that_were_left_leave_nothing_behind() {
+fn abandoned_requests_leave_no_state() {
     let upstream = Upstream::start(vec![Scene::sse(&["a"]).gate(2, &Gate::closed())]);
     let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
     let leave = |count: usize| {
@@ -165,7 +165,7 @@ fn open_files(proxy: &Proxy) -> usize {
 }
 
 #[test]
-fn events_pass_one_by_one_as_they_come() {
+fn events_are_forwarded_one_by_one() {
     let gates: Vec<_> = (0..3).map(|_| Gate::closed()).collect();
     let texts = ["a", "b", "c"];
     for (index, text) in texts.iter().enumerate() {
@@ -182,7 +182,7 @@ fn events_pass_one_by_one_as_they_come() {
 }
 
 #[test]
-fn the_pace_of_the_upstream_is_the_pace_of_the_client() {
+fn client_receives_events_at_the_pace_of_the_upstream() {
     let pace = Duration::from_millis(20);
     let upstream = Upstream::start(vec![Scene::sse(&["a"; 10]).pace(pace)]);
     let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
@@ -198,7 +198,7 @@ fn the_pace_of_the_upstream_is_the_pace_of_the_client() {
 }
 
 #[test]
-fn a_truncated_stream_ends_with_an_error_and_not_as_if_it_were_whole() {
+fn truncated_stream_ends_with_an_error() {
     for cut in [
         Scene::sse(&["a", "b"]).cut_after(2),
         Scene::events([chunk(&json!({"content": "a"}), None)]),
@@ -218,7 +218,7 @@ fn a_truncated_stream_ends_with_an_error_and_not_as_if_it_were_whole() {
 }
 
 #[test]
-fn events_may_be_cut_anywhere() {
+fn events_are_read_at_any_cut() {
     let whole: String = ["h\u{e9}", "\u{1f600}", "\\n\\n"]
         .iter()
         .map(|text| chunk(&json!({ "content": text }), None))
@@ -236,7 +236,7 @@ fn events_may_be_cut_anywhere() {
 }
 
 #[test]
-fn a_garbled_answer_is_a_502_in_the_clients_dialect() {
+fn garbled_answer_is_a_502_in_the_client_dialect() {
     let upstream = Upstream::start(vec![Scene::raw("\u{1b}[31mnot http at all\r\n\r\n")]);
     let proxy = Setup::new()
         .config("[retry]\nmax_attempts = 1")

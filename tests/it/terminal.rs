@@ -22,7 +22,7 @@ fn is_restored(terminal: &Terminal) -> bool {
 }
 
 #[test]
-fn the_dashboard_attaches_shows_a_request_and_leaves_the_proxy_alone() {
+fn dashboard_attaches_shows_a_request_and_leaves_the_proxy_running() {
     let gate = Gate::closed();
     let upstream = Upstream::start(vec![Scene::sse(&["a", "b"]).gate(2, &gate)]);
     let mut proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
@@ -47,7 +47,7 @@ fn the_dashboard_attaches_shows_a_request_and_leaves_the_proxy_alone() {
 }
 
 #[test]
-fn a_small_terminal_is_enough_and_resizing_is_followed() {
+fn dashboard_fits_a_small_terminal_and_follows_resizing() {
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
     let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
     let mut terminal = Terminal::start(&proxy.home, &["tui"], 16, 60);
@@ -99,7 +99,7 @@ fn closing_the_terminal_ends_the_dashboard_and_not_the_proxy() {
 }
 
 #[test]
-fn what_a_model_says_cannot_write_on_the_terminal() {
+fn model_output_cannot_control_the_terminal() {
     let evil = "\u{1b}]52;c;ZXZpbA==\u{7}\u{1b}[2J\u{9b}31mred";
     let upstream = Upstream::start(vec![Scene::chat(evil)]);
     let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
@@ -120,7 +120,7 @@ fn what_a_model_says_cannot_write_on_the_terminal() {
 }
 
 #[test]
-fn without_a_proxy_the_dashboard_brings_one_along() {
+fn dashboard_starts_a_proxy_if_none_runs() {
     let home = Setup::new().full_config("[server]\nlisten = \"127.0.0.1:8642\"\n").home();
     // Another program may use the configured port; the dashboard then reports that, which another
     // test covers.
@@ -143,7 +143,7 @@ fn without_a_proxy_the_dashboard_brings_one_along() {
 }
 
 #[test]
-fn a_running_answer_is_read_as_it_grows_and_nobody_else_notices() {
+fn running_answer_is_shown_without_affecting_the_client() {
     let gate = Gate::closed();
     let upstream =
         Upstream::start(vec![Scene::sse(&["first ", "second ", "third"]).gate(2, &gate)]);
@@ -168,7 +168,7 @@ fn a_running_answer_is_read_as_it_grows_and_nobody_else_notices() {
 }
 
 #[test]
-fn a_request_is_sent_again_from_its_screen() {
+fn request_is_replayed_from_its_screen() {
     let upstream = Upstream::start(vec![Scene::chat("hello"), Scene::chat("hello again")]);
     let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
     assert_eq!(proxy.chat("hi").chat_text(), "hello");
@@ -187,7 +187,7 @@ fn a_request_is_sent_again_from_its_screen() {
 }
 
 #[test]
-fn the_way_through_all_screens_a_filter_a_cooled_key_and_another_dashboard() {
+fn all_screens_filter_cooldown_and_second_dashboard_work() {
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
     let proxy = Setup::new().upstream("one", &upstream, &["work", "spare"]).start();
     proxy.chat("hi");
@@ -232,7 +232,7 @@ fn the_way_through_all_screens_a_filter_a_cooled_key_and_another_dashboard() {
 }
 
 #[test]
-fn the_dashboard_speaks_chinese_where_the_config_says_so() {
+fn dashboard_is_chinese_if_configured() {
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
     let proxy =
         Setup::new().config("[tui]\nlang = \"zh\"").upstream("one", &upstream, &["work"]).start();
@@ -246,7 +246,7 @@ fn the_dashboard_speaks_chinese_where_the_config_says_so() {
 const PANIC: &str = "IT_PANIC_IN_A_FRAME";
 
 #[test]
-fn a_panic_while_a_frame_is_drawn_gives_the_terminal_back() {
+fn panic_while_drawing_restores_the_terminal() {
     if std::env::var_os(PANIC).is_some() {
         let mut screen =
             aiproxy::tui::terminal::TerminalGuard::acquire(false, true).expect("a terminal");
@@ -256,11 +256,7 @@ fn a_panic_while_a_frame_is_drawn_gives_the_terminal_back() {
     let mut home = Setup::new().home();
     home.set(PANIC, "1");
     let program = std::env::current_exe().expect("this program");
-    let args = [
-        "--exact",
-        "terminal::a_panic_while_a_frame_is_drawn_gives_the_terminal_back",
-        "--nocapture",
-    ];
+    let args = ["--exact", "terminal::panic_while_drawing_restores_the_terminal", "--nocapture"];
     let mut terminal = Terminal::run(&program, &home, &args, 24, 80);
 
     assert_ne!(terminal.exit_code(), 0);
@@ -272,7 +268,7 @@ fn a_panic_while_a_frame_is_drawn_gives_the_terminal_back() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_dashboard_that_nothing_happens_to_costs_next_to_nothing() {
+fn idle_dashboard_uses_almost_no_cpu() {
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
     let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
     proxy.chat("hi");

@@ -109,7 +109,7 @@ fn before(scenes: Vec<Scene>) -> (Upstream, Proxy) {
 }
 
 #[test]
-fn responses_follow_each_other_on_one_connection() {
+fn responses_run_one_after_another_on_one_connection() {
     let (upstream, proxy) =
         before(vec![Scene::sse(&["a", "b"]), Scene::sse(&["c"]), Scene::sse(&["d"])]);
     let mut client = connect(&proxy);
@@ -138,7 +138,7 @@ fn responses_follow_each_other_on_one_connection() {
 }
 
 #[test]
-fn a_request_that_generates_nothing_is_what_the_next_one_continues() {
+fn request_without_generation_can_be_continued() {
     let (upstream, proxy) = before(vec![Scene::sse(&["a"])]);
     let mut client = connect(&proxy);
 
@@ -158,7 +158,7 @@ fn a_request_that_generates_nothing_is_what_the_next_one_continues() {
 }
 
 #[test]
-fn streams_of_one_connection_run_beside_each_other() {
+fn streams_of_one_connection_run_concurrently() {
     let gate = Gate::closed();
     let slow = gate.clone();
     let upstream = Upstream::with_director(move |request, _| {
@@ -199,7 +199,7 @@ fn streams_of_one_connection_run_beside_each_other() {
 }
 
 #[test]
-fn errors_are_events_and_the_connection_goes_on() {
+fn errors_are_events_and_the_connection_stays_open() {
     let (_upstream, proxy) = before(vec![Scene::status(400), Scene::sse(&["a"])]);
     let mut client = connect(&proxy);
 
@@ -225,7 +225,7 @@ fn errors_are_events_and_the_connection_goes_on() {
 }
 
 #[test]
-fn a_client_that_leaves_cancels_its_response() {
+fn client_disconnect_cancels_its_response() {
     let upstream = Upstream::start(vec![Scene::sse(&["a", "b"]).gate(2, &Gate::closed())]);
     let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
     let mut client = connect(&proxy);
@@ -238,7 +238,7 @@ fn a_client_that_leaves_cancels_its_response() {
 }
 
 #[test]
-fn a_connection_passes_the_guards_of_requests() {
+fn connection_passes_the_same_guards_as_requests() {
     let (_upstream, proxy) = before(vec![Scene::sse(&["never"])]);
     let key = format!("Bearer {CLIENT_KEY}");
     let refused = |path: &str, headers: &[(&str, &str)]| {
@@ -256,7 +256,7 @@ fn a_connection_passes_the_guards_of_requests() {
 }
 
 #[test]
-fn what_is_no_text_or_too_large_ends_the_connection_with_its_reason() {
+fn binary_or_too_large_message_closes_with_its_reason() {
     let upstream = Upstream::start(vec![Scene::sse(&["never"])]);
     let config = "[server]\nmax_request_bytes = \"100KiB\"";
     let proxy = Setup::new().config(config).upstream("one", &upstream, &["work"]).start();
@@ -270,7 +270,7 @@ fn what_is_no_text_or_too_large_ends_the_connection_with_its_reason() {
 }
 
 #[test]
-fn a_stop_ends_the_response_first_and_then_the_connection() {
+fn stop_ends_the_response_before_the_connection() {
     let gate = Gate::closed();
     let (_upstream, mut proxy) = before(vec![Scene::sse(&["a", "b"]).gate(2, &gate)]);
     let mut busy = connect(&proxy);

@@ -87,7 +87,7 @@ fn cooling_of_all_keys_is_reported_unless_it_is_short() {
 }
 
 #[test]
-fn a_key_without_credit_is_reported_although_another_one_works() {
+fn key_without_credit_is_reported_although_another_works() {
     let mut watch = AlertState::default();
     let out = |until| groq_inputs(|groq| groq.keys[0].cooldown = cooldown(until, "402 no credit"));
 
@@ -172,11 +172,11 @@ fn high_error_rate_is_reported_until_it_is_low() {
         ["recovered groq: groq fails no more than usual: 3 of the last 20 attempts"]
     );
     alert_lines(&mut watch, &rate(20, 20), 4);
-    assert!(alert_lines(&mut watch, &rate(0, 0), 400).is_empty(), "nobody can tell");
+    assert!(alert_lines(&mut watch, &rate(0, 0), 400).is_empty(), "the state is unknown");
 }
 
 #[test]
-fn while_our_own_network_is_down_nobody_else_is_blamed() {
+fn no_upstream_is_blamed_while_the_local_network_is_down() {
     let facts = AlertInputs {
         offline: true,
         ..groq_inputs(|groq| groq.outage = cooldown(15, "unreachable"))

@@ -237,7 +237,7 @@ mod tests {
     ];
 
     #[test]
-    fn hard_documents_are_read_right_at_every_cut() {
+    fn edge_case_documents_decode_equally_at_any_cut() {
         for (document, want) in HARD {
             let bytes = document.as_bytes();
             let want: Vec<_> =
@@ -255,20 +255,20 @@ mod tests {
     }
 
     #[test]
-    fn event_with_lone_crs_is_read_without_waiting() {
+    fn event_with_bare_cr_line_ends_is_read_at_once() {
         let (mut splitter, mut at) = (SseSplitter::default(), 0);
         assert_eq!(splitter.next(b"data: a\r\r", &mut at), NextFrame::Borrowed(0..9));
     }
 
     #[test]
-    fn an_endless_line_is_refused() {
+    fn line_over_the_limit_is_refused() {
         let (mut splitter, chunk) = (SseSplitter::default(), vec![b'x'; 1 << 20]);
         let refused = (0..9).find(|_| splitter.next(&chunk, &mut 0) == NextFrame::TooLong);
         assert_eq!(refused, Some(8));
     }
 
     #[test]
-    fn frames_are_canonical() {
+    fn events_are_written_in_canonical_form() {
         let mut out = BytesMut::new();
         write_event(&mut out, b"x", b"a\nb");
         write_event(&mut out, b"", b"c");
@@ -277,7 +277,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_cuts_give_the_same_events(
+        fn events_decode_equally_at_any_cut(
             text in "(data: ?a\u{e9}?|event: x|id: 1|: c|\n|\r|\r\n|\n\n|\r\r|\r\n\r\n){0,20}",
             cuts in proptest::collection::vec(0_usize..200, 0..8),
         ) {

@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_are_judged_as_the_usual_parser_does() {
+    fn validity_agrees_with_serde_json() {
         for text in [
             "{}",
             "[]",
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn a_string_without_its_end_is_read_as_far_as_it_goes() {
+    fn unterminated_string_is_read_to_its_end() {
         for (text, want) in [
             (&b"\"a\\nb\", 1"[..], Some("a\nb")),
             (b"\"a\\u00e9 b", Some("a\u{e9} b")),
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn depth_is_bounded_and_the_bound_is_named() {
+    fn depth_is_limited_and_the_error_names_the_limit() {
         let nest = |n: usize| format!("{}{}", "[".repeat(n), "]".repeat(n));
         assert!(parse(nest(MAX_DEPTH).as_bytes()).is_ok());
         let deep = nest(MAX_DEPTH + 1);
@@ -395,7 +395,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_judged_as_the_usual_parser_does(text in proptest::collection::vec(prop_oneof![
+        fn validity_of_any_bytes_agrees_with_serde_json(text in proptest::collection::vec(prop_oneof![
             Just(b'{'), Just(b'}'), Just(b'['), Just(b']'), Just(b'"'), Just(b'\\'), Just(b','), Just(b':'), Just(b'1'), Just(b'0'), Just(b'-'),
             Just(b'.'), Just(b'e'), Just(b' '), Just(b'n'), Just(b'u'), Just(b'\n'), any::<u8>()], 0..40)) {
             prop_assert_eq!(parse(&text).is_ok(), is_json(&text));
@@ -403,7 +403,7 @@ mod tests {
         }
 
         #[test]
-        fn bytes_that_are_no_text_are_found_wherever_they_stand(text in ".{0,200}", at in 0_usize..200, byte in 0x80_u8..) {
+        fn invalid_utf8_is_found_at_any_position(text in ".{0,200}", at in 0_usize..200, byte in 0x80_u8..) {
             let mut json = serde_json::to_vec(&text).expect("a string");
             prop_assert_eq!(validate(&json, |_, _, _| {}), Ok(()));
             json.insert(1 + at % (json.len() - 1), byte);
@@ -411,7 +411,7 @@ mod tests {
         }
 
         #[test]
-        fn strings_come_back(text in ".{0,60}", ascii in any::<bool>()) {
+        fn any_string_round_trips(text in ".{0,60}", ascii in any::<bool>()) {
             let mut json = serde_json::to_string(&text).expect("a string");
             if ascii {
                 json = json.chars().map(|c| if c.is_ascii() { c.to_string() } else {
@@ -421,7 +421,7 @@ mod tests {
         }
 
         #[test]
-        fn reading_unproven_text_never_panics(text in "[\\[\\]{}\",:\\\\a1 ]{0,30}") {
+        fn unvalidated_text_is_read_without_panic(text in "[\\[\\]{}\",:\\\\a1 ]{0,30}") {
             let json = JsonRef::from_validated(&text);
             for (_, value) in json.members() {
                 drop(value.str());

@@ -418,7 +418,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_is_scanned() {
+    fn fields_of_a_request_are_found() {
         let body = br#" {"messages":[{"model":"no"}],"model":"a\u002fb", "stream" : true,"stream_options":{"include_usage":true},"max_tokens":7,"user":"u","metadata":{"user_id":"m"}} "#;
 
         let scan = scan(body).expect("good");
@@ -471,7 +471,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_bodies_are_explained() {
+    fn invalid_bodies_have_an_exact_error() {
         for (body, want) in [
             ("", "the request body is empty; expected a JSON object"),
             (" \n", "the request body is empty; expected a JSON object"),
@@ -495,7 +495,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_ours_may_be_as_odd_as_it_likes() {
+    fn unused_members_may_have_any_value() {
         let body = format!(
             "{{\"x\":{}{},\"y\":1E400,\"z\":\"\\ud800\",\"z\":1,\"model\":\"m\"}}",
             "[".repeat(5000),
@@ -505,7 +505,7 @@ mod tests {
     }
 
     #[test]
-    fn edits_replace_and_insert() {
+    fn edits_replace_and_insert_text() {
         let body = Bytes::from_static(b"{\"model\":\"a\"}");
         let out = splice(
             &body,
@@ -517,7 +517,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_spliced_model_is_the_only_change(name in ".{0,20}", new in ".{0,20}", text in ".{0,40}") {
+        fn replacing_the_model_changes_nothing_else(name in ".{0,20}", new in ".{0,20}", text in ".{0,40}") {
             let value = serde_json::json!({ "a": text, "model": name, "z": [text, {"model": 1}] });
             let body = Bytes::from(value.to_string());
             let found = scan(&body).expect("good").model.expect("a model");
@@ -531,7 +531,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_judged_without_panic(body in proptest::collection::vec(any::<u8>(), 0..60)) {
+        fn any_bytes_are_scanned_without_panic(body in proptest::collection::vec(any::<u8>(), 0..60)) {
             if let Err(e) = scan(&body) {
                 prop_assert!(!e.message().is_empty());
             }

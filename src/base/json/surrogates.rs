@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn halves_find_each_other_across_two_texts() {
+    fn split_surrogate_pair_is_joined_across_two_texts() {
         for (before, after, want) in [
             (
                 r#"{"a":"x\ud83c"}"#,
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_half_at_an_end_waits() {
+    fn only_a_high_surrogate_at_the_end_is_incomplete() {
         for (json, want) in [
             (r#"{"a":"x\ud83c"}"#, true),
             (r#"{"a":"x\\\ud83c"}"#, true),

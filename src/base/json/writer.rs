@@ -208,7 +208,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_what_was_meant() {
+    fn written_objects_and_arrays_are_exact() {
         let text = object(|o| {
             o.str("a", "x\"\\\n\u{1}é").num("n", 3).null("z").bool("b", true);
             o.array("l", |a| {
@@ -228,7 +228,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn any_text_survives(text in ".*") {
+        fn any_text_round_trips(text in ".*") {
             let raw = RawJson::string(&text);
             proptest::prop_assert_eq!(raw.json().str().expect("a string").into_owned(), text);
         }

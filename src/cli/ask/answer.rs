@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_model_cannot_control_the_terminal() {
+    fn model_output_cannot_control_the_terminal() {
         let shown = sanitize_for_terminal("a\n\tb\u{1b}[2Jc");
         assert!(shown.starts_with("a\n\tb") && !shown.contains('\u{1b}'), "{shown:?}");
     }

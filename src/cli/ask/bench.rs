@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_model_that_failed_has_its_error_and_no_times() {
+    fn failed_model_has_an_error_and_no_timings() {
         let mut row = ModelRuns::new("m");
         row.record_failure(CliError::failed("no such model"));
         let shown = row.to_json();
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_sorted_as_they_come() {
+    fn timings_are_sorted_on_insert() {
         let mut row = ModelRuns::new("m");
         for ms in [30, 10, 20] {
             row.record(&StreamedAnswer {

@@ -220,19 +220,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_files_text_cannot_end_its_fence() {
+    fn file_content_cannot_close_its_code_fence() {
         assert_eq!(quote_file("a.rs", "x\n"), "a.rs:\n```\nx\n```");
         assert_eq!(quote_file("b.md", "````\ny"), "b.md:\n`````\n````\ny\n`````");
     }
 
     #[test]
-    fn files_are_named_without_their_folders_unless_two_share_a_name() {
+    fn files_are_listed_by_base_name_unless_two_are_equal() {
         let files = ["/home/me/a/x.rs", "/home/me/b/x.rs", "/home/me/y.rs"].map(PathBuf::from);
         assert_eq!(display_names(&files), ["/home/me/a/x.rs", "/home/me/b/x.rs", "y.rs"]);
     }
 
     #[test]
-    fn text_alone_is_one_text_and_media_are_parts_in_order() {
+    fn text_is_one_string_and_media_are_ordered_parts() {
         let text = |text: &str| QuestionPart::Text(text.to_owned());
         assert_eq!(message_content(vec![text("a"), text("b")]), Some(json!("a\n\nb")));
         assert_eq!(message_content(vec![text(" \n")]), None);
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unreadable_kind_is_refused_by_name() {
+    fn unsupported_media_type_is_refused_by_name() {
         let error = read_part("/x/a.out", "a.out", b"\x7fELF\0").unwrap_err();
         assert!(error.text.starts_with("/x/a.out: "), "{}", error.text);
         let pdf = read_part("/x/d.pdf", "d.pdf", b"%PDF-1.7\n\0").unwrap();

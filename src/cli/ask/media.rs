@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_bytes_decide_the_kind() {
+    fn media_type_is_detected_from_the_bytes() {
         let cases: [(&[u8], FileContent); 12] = [
             (b"\x89PNG\r\n\x1a\n....", FileContent::Image("image/png")),
             (b"GIF89a\x01\0\x01\0", FileContent::Image("image/gif")),

@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn one_word_is_the_model_if_there_is_another_question() {
+    fn first_word_is_the_model_if_a_prompt_follows() {
         let of = |models: &[&str], text: Option<&str>| AskWords {
             models: models.iter().map(|&model| model.to_owned()).collect(),
             text: text.map(str::to_owned),
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn no_requests_at_all_are_a_usage_error() {
+    fn zero_repeats_are_a_usage_error() {
         assert!(Line::try_parse_from(["ask", "--repeat", "0", "m"]).is_err());
     }
 }

@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn the_argument_under_the_cursor_is_found() {
+    fn argument_under_the_cursor_is_found() {
         for (line, path, id, prefix) in [
             ("", "", "", ""),
             ("upstream show zz", "upstream show", "name", ""),
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn the_config_of_the_line_is_the_one_that_is_read() {
+    fn completion_reads_the_config_named_on_the_line() {
         let mut root = Cli::command();
         root.build();
         let words =

@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn commands_options_and_closed_lists_are_completed() {
+    fn commands_options_and_fixed_values_are_completed() {
         for (line, want) in [
             ("", "upstream\tManage upstreams"),
             ("key ", "add\tStore a key"),
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn bash_gets_only_what_readline_inserts() {
+    fn bash_gets_only_the_part_that_readline_inserts() {
         let bash = |line: &str| {
             let words = vec![" \t\n\"'@><=;|&(:".to_owned(), line.to_owned()];
             answer("bash", &words, Cli::command())
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn other_arguments_are_no_request_and_a_broken_one_has_no_answer() {
+    fn only_completion_requests_are_answered() {
         let args = |args: &[&str]| args.iter().map(OsString::from).collect::<Vec<_>>();
         assert!(!answer_request(args(&["aiproxy", "key", "list"]), Cli::command()));
         assert_eq!(answer("bash", &[], Cli::command()), "");

@@ -354,7 +354,7 @@ fast = "box:llama"
     }
 
     #[test]
-    fn a_broken_config_has_no_names() {
+    fn broken_config_completes_no_names() {
         assert_eq!(joined("[[upstream\n", ArgumentKind::Upstream, ""), "");
         assert_eq!(joined("[[upstream]]\nname = 3\n", ArgumentKind::Model, ""), "");
         assert!(joined("[[upstream\n", ArgumentKind::Preset, "").contains("openai"));

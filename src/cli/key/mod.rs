@@ -216,7 +216,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_found_by_its_name_or_by_an_upstream_that_has_one() {
+    fn key_is_found_by_name_or_by_an_upstream_with_one_key() {
         let known = [("openai", "work"), ("openai", "home"), ("groq", "main"), ("a/b", "c")];
         assert_eq!(find_key("openai/work", known).unwrap(), ("openai".into(), "work".into()));
         assert_eq!(find_key("groq", known).unwrap(), ("groq".into(), "main".into()));

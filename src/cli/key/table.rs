@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cause_is_short_and_the_hint_follows_once() {
+    fn cause_is_short_and_the_hint_appears_once() {
         let cause = Some(
             "`env:K_NONE`: K_NONE is not set; set K_NONE where aiproxy starts and `aiproxy restart`",
         );

@@ -83,7 +83,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn both_texts_can_be_restored_from_the_lines(old in "[abc\n]{0,40}", new in "[abc\n]{0,40}") {
+        fn diff_lines_restore_both_texts(old in "[abc\n]{0,40}", new in "[abc\n]{0,40}") {
             let (a, b): (Vec<_>, Vec<_>) = (old.lines().collect(), new.lines().collect());
             let (mut olds, mut news) = (Vec::new(), Vec::new());
             for op in diff_ops(&a, &b) {

@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn an_impossible_field_or_value_is_an_error_with_the_valid_ones() {
+    fn invalid_field_or_value_is_an_error_with_the_valid_ones() {
         for (words, why) in [
             ("status:9xx", "such as 429"),
             ("status:ok", "such as 429"),
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn text_with_a_colon_stays_text() {
+    fn text_with_a_colon_is_not_a_field() {
         for words in [
             "llama3:8b",
             "qwen:0.5b",
@@ -206,12 +206,12 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_result_names_the_words_searched_as_text() {
+    fn empty_result_names_the_terms_searched_as_text() {
         let filter = |text| Filter::parse(text).unwrap();
         assert_eq!(no_match_message(&filter("status:5xx >2s")), "nothing matches `status:5xx >2s`");
         assert!(
             no_match_message(&filter("nosuchfield:x"))
-                .contains("`nosuchfield:x` was searched for as text, the fields are client:")
+                .contains("`nosuchfield:x` was searched for as text, the fields are body:")
         );
         assert_eq!(no_match_message(&filter("")), "nothing is recorded");
     }

@@ -444,7 +444,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_request_is_one_line_with_its_main_facts() {
+    fn request_is_printed_as_one_line() {
         let text = request_line(&record(), Styler::plain());
         for part in [
             "ide aider",

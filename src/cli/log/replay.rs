@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn two_failures_are_not_equal_answers() {
+    fn two_failures_are_not_reported_as_equal_answers() {
         let failed = |error: &str| RequestRecord {
             state: RequestState::Failed,
             error: Some(error.into()),

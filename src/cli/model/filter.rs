@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_known_of_targets_without_facts() {
+    fn targets_without_facts_have_unknown_values() {
         assert_eq!(CommonFacts::join(&[], 0), CommonFacts::default());
         assert_eq!(CommonFacts::join(&[], 2), CommonFacts::default());
         assert!(ModelFilter::default().is_empty());

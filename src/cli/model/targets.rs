@@ -209,7 +209,7 @@ mod tests {
     use crate::control::snapshot::ModelScope;
 
     #[test]
-    fn a_key_that_cools_for_another_model_is_ready_for_this_one() {
+    fn key_cooled_for_another_model_is_ready_for_this_one() {
         let scope = |model: &str| ModelScope {
             model: model.to_owned(),
             state: KeyStatus::Cooling,

@@ -85,7 +85,7 @@ mod tests {
     use crate::{base::money::NanoUsd, config::settings::Period};
 
     #[test]
-    fn a_bar_has_marks_and_is_never_longer_than_its_width() {
+    fn bar_has_marks_and_never_exceeds_its_width() {
         for (percent, want) in [
             (0, "░░░░░░░░░░░░░░░░│░░░│"),
             (1, "█░░░░░░░░░░░░░░░│░░░│"),
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_names_spent_limit_and_end() {
+    fn row_has_spent_amount_limit_and_end() {
         let budget = BudgetView {
             holder: "project ide".to_owned(),
             per: Period::Day,

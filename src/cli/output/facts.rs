@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn facts_are_lines_and_empty_ones_are_omitted() {
+    fn facts_are_one_per_line_and_empty_ones_are_omitted() {
         let text = facts_text(&json!({
             "name": "box", "preset": null, "rename": {}, "models": ["a", "b-*"], "priority": 10,
             "keys": [{"label": "one", "reference": "env:A"}, {"label": "two", "reference": "env:B"}],

@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_line_up_under_wide_characters_and_escapes_are_removed() {
+    fn columns_align_with_wide_characters_and_escapes_are_removed() {
         let mut table = TextTable::new(&["NAME", "EMPTY", "STATE"]);
         table.row(vec!["通义".into(), "".into(), "ok".into()]);
         table.row(vec![

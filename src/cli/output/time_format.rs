@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spans_are_short() {
+    fn durations_are_short() {
         for (ms, want) in [
             (-5, "0s"),
             (999, "0s"),

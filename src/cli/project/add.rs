@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_budget_is_dollars_and_a_period() {
+    fn budget_is_parsed_as_dollars_and_period() {
         assert_eq!(parse_budget("5/day"), Ok((5.0, Period::Day)));
         assert_eq!(parse_budget("$0.50/month"), Ok((0.5, Period::Month)));
         for wrong in ["5", "5/year", "x/day", "-1/day", "inf/day", "/day", ""] {

@@ -277,7 +277,7 @@ mod tests {
     const CLIENT_KEY: &str = "aip-0123456789abcdef0123456789abcdef0123456789ab";
 
     #[test]
-    fn the_first_panel_fits_80_columns_and_names_the_next_steps() {
+    fn first_panel_fits_80_columns_and_shows_the_next_steps() {
         let panel = Panel {
             addrs: &["127.0.0.1:8642".parse().unwrap()],
             flags: "",
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_break_between_words_but_not_within_a_command() {
+    fn lines_wrap_between_words_but_not_inside_commands() {
         assert_eq!(
             wrap("one two `a long command` three", 12),
             ["one two", "`a long command`", "three"]

@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_without_a_statement_is_blank() {
+    fn file_without_statements_is_blank() {
         for text in [None, Some(""), Some("\u{feff}"), Some(" \r\n# a comment\n\t# more\n")] {
             assert!(is_blank(text), "{text:?}");
         }

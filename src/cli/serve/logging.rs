@@ -187,7 +187,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_that_was_moved_away_is_opened_again() {
+    fn rotated_log_file_is_reopened() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.log");
         let log = LogFile::open(path.clone()).unwrap();

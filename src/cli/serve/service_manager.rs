@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sockets_have_a_path_or_an_abstract_name() {
+    fn notify_socket_is_a_path_or_an_abstract_name() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("notify");
         let name = format!("aiproxy-test-{}", std::process::id());

@@ -22,7 +22,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_unknown_name_gets_the_nearest() {
+    fn unknown_name_suggests_the_nearest() {
         let error = ensure_known("opneai", ["groq", "openai"].into_iter()).unwrap_err();
         assert!(error.hint.unwrap().contains("`openai`"));
     }

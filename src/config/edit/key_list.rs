@@ -190,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_switched_off_and_on_without_a_trace() {
+    fn disabling_and_enabling_a_key_restores_the_text() {
         for row in [
             "keys = [{ ref = \"env:A\", label = \"old\" }, \"env:B\"]\n",
             "keys = [{ref = \"env:A\", label = \"old\"}]\n",
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_setting_is_put_into_a_table_of_one_line_as_a_person_would() {
+    fn setting_is_inserted_into_an_inline_table_with_its_style() {
         let row = "budget = { usd = 5, per = \"day\" }\nidle = 1 # mine\n";
         let mut doc: toml_edit::DocumentMut = row.parse().unwrap();
         insert(doc["budget"].as_table_like_mut().unwrap(), "unpriced", "refuse".into());

@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn line_ends_and_the_byte_order_mark_stay() {
+    fn line_endings_and_byte_order_mark_are_preserved() {
         for (text, want) in [
             ("a\nb\nc", "a\nx\ny\nc"),
             ("a\r\nb\r\nc\r\n", "a\r\nx\r\ny\r\nc\r\n"),
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn changed_lines_are_found_with_their_place() {
+    fn changed_lines_are_found_with_their_number() {
         assert_eq!(changed_lines("a\nb\nc\n", "a\nx\ny\nc\n"), (2, "x\ny\n".to_owned()));
         assert_eq!(changed_lines("", "a\n"), (1, "a\n".to_owned()));
         assert_eq!(changed_lines("a\na\n", "a\n"), (2, String::new()));
@@ -105,7 +105,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn an_edit_without_a_change_keeps_every_byte(text in "\u{feff}?([ab]{0,2}\r?\n){0,6}[ab]{0,2}") {
+        fn edit_without_a_change_preserves_every_byte(text in "\u{feff}?([ab]{0,2}\r?\n){0,6}[ab]{0,2}") {
             let kept = edit_plain(&text, Ok::<_, ()>);
             proptest::prop_assert_eq!(kept, Ok(text));
         }

@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn providers_are_known_by_their_hosts() {
+    fn providers_are_recognised_by_host() {
         for (url, want) in [
             ("https://api.anthropic.com", Some("anthropic")),
             ("https://API.Anthropic.com./v1/", Some("anthropic")),
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_version_may_be_left_out() {
+    fn version_segment_is_optional() {
         let at = |url: &str| DialectEndpoint {
             dialect: Dialect::Openai,
             base_url: url.to_owned(),

@@ -212,7 +212,7 @@ mod tests {
     const MESSAGE: &str = r#"{"id":"m","type":"message","role":"assistant","model":"c","content":[{"type":"thinking","thinking":"hm","signature":"s"},{"type":"text","text":"hi"},{"type":"tool_use","id":"t","name":"n","input":{"a":1}}],"stop_reason":"tool_use","stop_sequence":null,"usage":{"input_tokens":3,"output_tokens":4}}"#;
 
     #[test]
-    fn a_message_synthesized_as_a_stream_collects_back() {
+    fn message_written_as_a_stream_is_assembled_again() {
         let stream = synthesize_stream(MESSAGE.as_bytes()).expect("a message");
         let text = String::from_utf8_lossy(&stream).into_owned();
         let events: Vec<_> = text
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_shapes_are_faults_and_empty_messages_are_not() {
+    fn invalid_answers_are_faults_and_empty_messages_are_not() {
         for bad in [
             "",
             "[]",

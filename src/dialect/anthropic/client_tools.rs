@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_tool_is_a_function_with_its_documented_input() {
+    fn each_client_tool_becomes_a_function_with_its_documented_input() {
         for (kind, name, field) in [
             ("bash_20250124", "bash", "command"),
             ("text_editor_20250728", "str_replace_based_edit_tool", "old_str"),

@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn token_counts_are_found_in_every_vendor_s_message() {
+    fn token_counts_are_parsed_from_every_vendor_message() {
         for (message, want) in [
             (
                 "This model's maximum context length is 128000 tokens. However, your messages resulted in 150001 tokens.",

@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bodies_name_type_and_request() {
+    fn error_bodies_have_type_and_request_id() {
         let (status, body) =
             write_error(&ProxyError::new(ProxyErrorKind::ModelNotFound, "model: x"), "r1");
         assert_eq!(status, 404);
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_context_overflow_uses_the_phrase_that_clients_look_for() {
+    fn context_overflow_uses_the_phrase_that_clients_match() {
         let mut error = ProxyError::new(
             ProxyErrorKind::UpstreamError,
             "This model's maximum context length is 10 tokens.",
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn statuses_are_those_that_its_sdks_know() {
+    fn statuses_are_known_to_the_vendor_sdks() {
         for (kind, given, want) in [
             (ProxyErrorKind::Overloaded, None, 529),
             (ProxyErrorKind::OutOfCredit, None, 402),

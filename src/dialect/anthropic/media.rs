@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn media_become_the_source_that_fits_them() {
+    fn media_become_the_matching_source_type() {
         let media = |kind, source, mime: Option<&str>| Media {
             kind,
             source,

@@ -223,7 +223,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_content_and_what_is_not() {
+    fn content_events_are_distinguished_from_others() {
         for (event, want) in [
             (r#"{"type":"ping"}"#, MeterEvent::Ping),
             (
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_that_its_sdks_cannot_read_is_an_error() {
+    fn stream_unreadable_by_sdks_is_an_error() {
         let start =
             r#"{"type":"message_start","message":{"model":"m","usage":{"input_tokens":1}}}"#;
         let block =
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn events_without_usage_get_one() {
+    fn missing_usage_is_added_to_events() {
         for (event, want) in [
             (
                 r#"{"type":"message_start", "message":{"id":"i","content":[] } }"#,

@@ -136,7 +136,7 @@ mod tests {
     use crate::ir::tool::FunctionTool;
 
     #[test]
-    fn names_are_allowed_distinct_and_stable() {
+    fn written_names_are_valid_unique_and_stable() {
         let tool = |name: &str| {
             Tool::Function(FunctionTool { name: name.to_owned(), ..FunctionTool::default() })
         };
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_that_comes_again_becomes_another_and_results_follow_the_latest() {
+    fn duplicate_call_id_is_renamed_and_results_match_the_latest() {
         let mut ids = AnthropicRequestCallIds::new("s");
         assert_eq!(ids.id_for_call("f.x:0"), "f_x_0");
         assert_eq!(ids.id_for_result("f.x:0"), Some("f_x_0"));

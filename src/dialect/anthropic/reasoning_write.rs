@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn budgets_fit_below_the_limit() {
+    fn thinking_budgets_are_below_max_tokens() {
         for (limit, most, effort, want) in [
             (Some(32_000), None, Effort::Medium, (8_192, 32_000)),
             (Some(8_000), None, Effort::High, (6_000, 8_000)),
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn efforts_are_sent_by_name_or_not_at_all() {
+    fn efforts_are_sent_by_name_or_omitted() {
         let wish = |effort| ReasoningSettings {
             effort: Some(effort),
             show_thoughts: Some(true),

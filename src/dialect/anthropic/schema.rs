@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn objects_are_closed_and_bounds_move_to_the_description() {
+    fn objects_are_closed_and_bounds_move_to_descriptions() {
         let given = r#"{"$schema":"x","type":"object","properties":{"b":{"type":"integer","minimum":1,"description":"How many"},"a":{"type":"array","items":{"type":"object","properties":{"u":{"type":"string","format":"uri"}}},"maxItems":3}},"required":["b"]}"#;
         let want = r#"{"type":"object","properties":{"b":{"type":"integer","description":"How many (minimum: 1)"},"a":{"type":"array","items":{"type":"object","properties":{"u":{"type":"string","format":"uri"}},"additionalProperties":false},"description":"(maxItems: 3)"}},"required":["b"],"additionalProperties":false}"#;
         assert_eq!(subset_of(given), SchemaFit::Relaxed(want.to_owned()));
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn schemas_that_cannot_be_enforced_are_unsupported() {
+    fn unenforceable_schemas_are_unsupported() {
         for schema in [
             "{}",
             "true",
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tool_s_schema_has_an_object_at_its_root() {
+    fn tool_schema_has_an_object_at_its_root() {
         let rooted = |schema: &str| ensure_object_root(&RawJson::parse(schema).expect("json"));
         for same in
             [EMPTY_SCHEMA, r#"{"type":"object","properties":{"a":{"anyOf":[{"type":"null"}]}}}"#]

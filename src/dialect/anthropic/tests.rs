@@ -102,7 +102,7 @@ fn normalize(value: &Value) -> Value {
 }
 
 #[test]
-fn recorded_requests_come_back_whole_and_nothing_is_lost() {
+fn recorded_requests_round_trip_without_loss() {
     for exchange in exchanges() {
         let mut want = exchange.request.clone();
         let object = want.as_object_mut().expect("an object");
@@ -161,7 +161,7 @@ fn assert_contains(got: &Value, want: &Value, at: &str) {
 }
 
 #[test]
-fn recorded_answers_come_back_whole() {
+fn recorded_answers_round_trip() {
     for exchange in exchanges().into_iter().filter(|it| it.status == 200 && it.kind == "json") {
         let response = Anthropic
             .read_response(
@@ -225,7 +225,7 @@ fn client_stream(events: &[ChatEvent]) -> String {
 }
 
 #[test]
-fn recorded_streams_mean_the_same_when_read_written_and_read_again() {
+fn recorded_streams_have_the_same_meaning_after_a_round_trip() {
     let streams: Vec<RecordedExchange> =
         exchanges().into_iter().filter(|it| it.status == 200 && it.kind == "sse").collect();
     for exchange in &streams {
@@ -294,7 +294,7 @@ proptest! {
 }
 
 #[test]
-fn events_of_odd_vendors_are_well_formed_answers() {
+fn unusual_vendor_events_are_written_well_formed() {
     for (events, text, calls, finish) in [
         // No block opened, no numbers, no stop, no end of the message.
         (
@@ -383,7 +383,7 @@ fn events_of_odd_vendors_are_well_formed_answers() {
 }
 
 #[test]
-fn arguments_that_are_not_an_object_are_wrapped_in_one_also_in_pieces() {
+fn non_object_arguments_are_wrapped_also_when_streamed() {
     for (pieces, want) in [
         (&["{", "\"a\":", "1}"][..], r#"{"a":1}"#),
         (&["{", "'a': 1,", "}"], r#"{"arguments":"{'a': 1,}"}"#),
@@ -413,7 +413,7 @@ fn arguments_that_are_not_an_object_are_wrapped_in_one_also_in_pieces() {
 }
 
 #[test]
-fn an_error_in_a_stream_is_a_fault_and_a_cut_stream_has_no_end() {
+fn error_in_a_stream_is_a_fault_and_a_cut_stream_is_incomplete() {
     let (mut reader, mut emitted) =
         (Anthropic.stream_reader(&AttemptContext::default()), Vec::new());
     reader

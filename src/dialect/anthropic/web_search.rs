@@ -94,7 +94,7 @@ mod tests {
     use crate::base::json::raw::RawJson;
 
     #[test]
-    fn a_search_becomes_a_call_and_its_result() {
+    fn web_search_becomes_a_call_and_its_result() {
         let item =
             RawJson::parse(r#"{"type":"web_search_call","action":{"type":"search","query":"q"}}"#)
                 .unwrap();

@@ -170,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_is_whole_and_lower_case() {
+    fn fault_rules_are_complete_and_lower_case() {
         let table =
             FaultRules::parse(include_str!("../../../assets/faults.toml")).expect("readable");
         assert!(

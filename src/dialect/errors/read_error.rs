@@ -376,7 +376,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_shape_of_error_is_read() {
+    fn every_error_format_is_read() {
         use FaultKind as K;
         let cloudflare = "<!DOCTYPE html>\n<html><head><title>x | 524: A timeout occurred</title></head><body><div id=\"cf-error-details\">Cloudflare Ray ID</div></body>";
         for (status, body, kind, message) in [
@@ -567,7 +567,7 @@ mod tests {
     }
 
     #[test]
-    fn codes_types_and_hints_are_kept() {
+    fn error_codes_types_and_hints_are_read() {
         let fault =
             from_body(429, "", br#"[{"error":{"code":429,"message":"m","status":"RESOURCE_EXHAUSTED","details":[{"retryDelay":"1.5s"}]}}]"#);
         assert_eq!(
@@ -600,7 +600,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_inside_a_200_gets_the_status_it_stands_for() {
+    fn error_inside_a_200_gets_its_implied_status() {
         for (body, status, kind) in [
             (
                 r#"{"type":"error","error":{"type":"overloaded_error","message":"m"}}"#,

@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_is_made_harmless() {
+    fn text_is_sanitised() {
         assert_eq!(one_line(" a\n\tb\u{1b}[2J \u{202e}c ", 20), "a b [2J c");
         assert_eq!(one_line("abcdef", 3), "abc…");
         assert_eq!(escape_controls("a\u{1b}\n\u{202e}b", 20), "a\\u001b\n\\u202eb");
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_are_read_as_text() {
+    fn html_pages_are_read_as_text() {
         assert_eq!(
             html_text("<html><head><TITLE>502 &amp; more</TITLE></head><body>x</body></html>"),
             "502 & more"

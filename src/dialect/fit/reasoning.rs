@@ -173,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_nearest_accepted_word_is_chosen() {
+    fn nearest_accepted_effort_is_chosen() {
         let efforts =
             |words: &str| -> Vec<Effort> { words.split(' ').filter_map(Effort::parse).collect() };
         for (requested, accepted, want) in [

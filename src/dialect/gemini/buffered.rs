@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_becomes_one_event() {
+    fn whole_answer_becomes_one_event() {
         let body = b"{\n \"candidates\": []\r\n}";
         assert_eq!(
             synthesize_stream(body, Framing::Sse).expect("an answer"),
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_of_chunks_becomes_events_if_it_is_complete() {
+    fn complete_list_of_chunks_becomes_events() {
         let list =
             b"[{\n\"candidates\":[]},\r\n{\"candidates\":[{\"finishReason\":\"STOP\"}]}\n]\n";
         let want =
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_shapes_are_faults_and_blocked_prompts_are_not() {
+    fn invalid_answers_are_faults_and_blocked_prompts_are_not() {
         for bad in [
             "",
             "[]",

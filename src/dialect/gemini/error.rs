@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bodies_contain_the_status_twice_and_the_retry_delay() {
+    fn error_bodies_have_the_status_twice_and_the_retry_delay() {
         let error = ProxyError::new(ProxyErrorKind::RateLimited, "m")
             .retry_after(Some(Duration::from_millis(1200)));
         let (status, body) = write_error(&error, "r");
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn statuses_are_those_that_google_has() {
+    fn error_statuses_are_known_to_google() {
         for (kind, given, want) in [
             (ProxyErrorKind::Upstream, None, 503),
             (ProxyErrorKind::Upstream, Some(502), 503),
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_event_fits_its_framing() {
+    fn error_event_matches_its_framing() {
         let error = ProxyError::new(ProxyErrorKind::Internal, "m");
         assert!(error_event(&error, "r", Framing::Sse, 3).starts_with(b"data: {\"error\":"));
         for (events, open) in [(0, ""), (2, "[{},{}")] {

@@ -180,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_have_two_spellings_and_enums_numbers() {
+    fn keys_have_two_spellings_and_enums_have_numbers() {
         for (key, want) in
             [("a_bc_d", "aBcD"), ("aBc", "aBc"), ("_private_key", "_privateKey"), ("a_", "a")]
         {
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn what_clients_send_takes_its_standard_form() {
+    fn client_fields_are_normalised() {
         for (given, want) in
             [("-_8", "+/8="), ("QUJD", "QUJD"), ("QQ==", "QQ=="), ("QQ", "QQ=="), ("", "")]
         {

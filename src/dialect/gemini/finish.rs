@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_that_is_not_the_text_itself_finishes_with_safety() {
+    fn refusal_without_text_finishes_with_safety() {
         for (kind, reason, has_text, want) in [
             (FinishKind::Refusal, "stop", true, "STOP"),
             (FinishKind::Refusal, "stop", false, "SAFETY"),

@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn probabilities_take_the_openai_form() {
+    fn log_probabilities_are_read_in_the_openai_form() {
         let json = reader::parse(br#"{"chosenCandidates":[{"token":"a","tokenId":1,"logProbability":-0.5}],"topCandidates":[{"candidates":[{"token":"b","logProbability":-1}]}]}"#).expect("json");
         assert_eq!(
             read_logprobs(json).expect("some").text(),

@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_content_and_what_is_not() {
+    fn content_events_are_distinguished_from_others() {
         for (event, want) in [
             (r#"{"candidates":[],"promptFeedback":{}}"#, MeterEvent::Metadata),
             (

@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_become_blocks() {
+    fn parts_are_read_as_blocks() {
         let media = |block: Block| match block.kind {
             BlockKind::Media(media) => media,
             other => panic!("{other:?}"),
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn responses_become_text() {
+    fn function_responses_are_read_as_text() {
         for (response, text, is_error) in [
             (r#"{"output":"a\nb"}"#, Some("a\nb"), false),
             (r#"{"any":"x"}"#, Some("x"), false),
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_are_written_readably() {
+    fn json_text_is_written_unescaped() {
         let raw = RawJson::parse(r#"{"a":"\u00e9 <","b":[1.50,"\n"]}"#).expect("json");
         assert_eq!(to_readable_text(raw.json()), "{\"a\":\"é <\",\"b\":[1.50,\"\\n\"]}");
     }

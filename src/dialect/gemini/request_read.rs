@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn contents_come_in_many_forms() {
+    fn every_form_of_contents_is_read() {
         for body in [
             r#"{"contents":"hi"}"#,
             r#"{"contents":["hi"]}"#,
@@ -427,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_without_ids_find_their_results() {
+    fn results_match_calls_without_ids() {
         let request = read(
             r#"{"contents":[{"role":"model","parts":[{"functionCall":{"name":"f","args":{"a":1}}},{"functionCall":{"name":"f","args":{"a":1}}}]},
             {"role":"function","parts":[{"functionResponse":{"name":"f","response":{"output":"x"}}},{"functionResponse":{"name":"f","response":{"error":"y"}}}]}]}"#,

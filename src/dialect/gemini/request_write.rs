@@ -488,7 +488,7 @@ mod tests {
     /// Pains 3 and 33: signatures stay in place, foreign ones are dropped and reported as losses,
     /// and images in results are preserved.
     #[test]
-    fn a_tool_loop_of_another_dialect_is_written() {
+    fn tool_loop_of_another_dialect_is_written() {
         let thought =
             Block::new(BlockKind::Reasoning(Reasoning { text: "hm".to_owned(), summary: false }));
         let image = media(MediaKind::Image, MediaSource::Base64("iVBORw0K".to_owned()));
@@ -722,7 +722,7 @@ mod tests {
     }
 
     #[test]
-    fn instructions_alone_are_asked_to_be_followed() {
+    fn instructions_without_a_message_get_a_user_turn() {
         let request = ChatRequest { system: vec![Block::text("be")], ..ChatRequest::default() };
         let contents = json!([{"role": "user", "parts": [{"text": "Continue."}]}]);
         assert_eq!(

@@ -186,7 +186,7 @@ fn normalize_part(part: &mut Value) {
 }
 
 #[test]
-fn requests_come_back_as_they_were() {
+fn requests_round_trip() {
     for x in exchanges() {
         let body = Bytes::from(x.request.to_string());
         let request = Gemini.read_request(ChatEndpoint::Chat, &body).expect(&x.id);
@@ -328,7 +328,7 @@ fn written_meaning(response: &ChatResponse) -> Meaning {
 }
 
 #[test]
-fn whole_answers_mean_the_same_when_written_again() {
+fn answers_have_the_same_meaning_after_a_round_trip() {
     for x in successful_exchanges().filter(|x| !x.streaming) {
         let body = x.response.as_bytes();
         let response =
@@ -339,7 +339,7 @@ fn whole_answers_mean_the_same_when_written_again() {
 }
 
 #[test]
-fn streams_mean_the_same_when_written_again() {
+fn streams_have_the_same_meaning_after_a_round_trip() {
     for x in successful_exchanges().filter(|x| x.streaming) {
         let events = read_events(&x, &[]);
         let want = meaning_of(&chunks(&x));
@@ -372,7 +372,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
-    fn streams_may_be_cut_anywhere(cuts in proptest::collection::vec(0.0..1.0_f64, 0..6)) {
+    fn streams_decode_equally_at_any_cut(cuts in proptest::collection::vec(0.0..1.0_f64, 0..6)) {
         for x in successful_exchanges().filter(|x| x.streaming) {
             let mut cuts: Vec<usize> = cuts.iter().map(|cut| (cut * x.response.len() as f64) as usize).collect();
             cuts.sort_unstable();
@@ -381,7 +381,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_read_without_a_panic(text in "[\\[\\]{}\":,a-z0-9 ]{0,60}") {
+    fn any_bytes_are_read_without_panic(text in "[\\[\\]{}\":,a-z0-9 ]{0,60}") {
         drop(Gemini.read_request(ChatEndpoint::Chat, text.as_bytes()));
         drop(Gemini.read_response("", text.as_bytes(), &attempt_context()));
         drop(Gemini.stream_reader(&attempt_context()).read_event(b"", text.as_bytes(), &mut Vec::new()));

@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn schemas_that_explode_stay_bounded() {
+    fn exploding_schemas_are_bounded() {
         let mut defs = serde_json::Map::new();
         for n in 0..40 {
             let next = json!({"$ref": format!("#/$defs/d{}", n + 1)});

@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn finish_reasons_are_understood() {
+    fn finish_reasons_are_mapped() {
         for (reason, want) in [
             ("1", (FinishKind::Stop, Some("STOP"))),
             ("\"OTHER\"", (FinishKind::Stop, Some("OTHER"))),
@@ -389,7 +389,7 @@ mod tests {
     /// Pains 5 and 6: the calls of one chunk stay separate, and an answer without a finish reason
     /// is incomplete.
     #[test]
-    fn calls_have_ids_and_their_clients_names() {
+    fn calls_have_ids_and_the_names_of_the_client() {
         let chunk = r#"{"candidates":[{"content":{"parts":[{"functionCall":{"name":"_f","args":{"a": 1}},"thoughtSignature":"x_-"},
             {"functionCall":{"id":"own","name":"g"}},{"functionCall":{"id":"own","name":"h","args":null}}]}}]}"#;
         let (events, _, done) = read_chunks(&[chunk]);
@@ -412,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signature_seals_what_came_before_it() {
+    fn signature_belongs_to_the_preceding_block() {
         let text = |text: &str, more: &str| {
             format!(r#"{{"candidates":[{{"content":{{"parts":[{{"text":"{text}"{more}}}]}}}}]}}"#)
         };
@@ -450,7 +450,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_and_noise_are_faults() {
+    fn errors_and_invalid_chunks_are_faults() {
         for bad in [
             "[]",
             "nope",

@@ -427,7 +427,7 @@ mod tests {
 
     /// Interleaved calls are written whole, in their order.
     #[test]
-    fn calls_are_written_whole() {
+    fn calls_are_written_in_one_piece() {
         let got = chunks(vec![
             call(0, "a"),
             delta(0, "{\n\"x\":"),
@@ -503,7 +503,7 @@ mod tests {
 
     /// A broken stream ends with an error, and never with a success marker.
     #[test]
-    fn errors_end_the_stream_in_its_framing() {
+    fn errors_are_written_in_the_framing_of_the_stream() {
         let error = ProxyError::new(ProxyErrorKind::Internal, "m");
         for (framing, before) in [
             (Framing::Sse, true),
@@ -539,7 +539,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_without_content_is_well_formed() {
+    fn empty_answer_is_well_formed() {
         for (framing, want) in
             [(Framing::Sse, "data: {\"candidates\""), (Framing::JsonArray, "[{\"candidates\"")]
         {

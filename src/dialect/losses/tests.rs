@@ -77,7 +77,7 @@ fn unexplained(client: Dialect, body: &str, seen: &mut Vec<(Dialect, String)>) -
 }
 
 #[test]
-fn every_loss_of_a_recorded_request_is_in_the_table() {
+fn every_loss_of_a_recorded_request_is_documented() {
     let mut wrong = Vec::new();
     for (api, client) in [
         ("openai.chat", Dialect::Openai),
@@ -130,7 +130,7 @@ fn request_with_every_field_loses_only_documented_ones() {
 
 /// Reads the names from the writers' code, which includes those that no request here causes.
 #[test]
-fn every_name_in_the_writers_is_in_the_table() {
+fn every_loss_name_in_the_writers_is_documented() {
     let patterns = [
         r#"(?:losses|lost)\.add\((?:&?format!\()?"([^"]+)""#,
         r#"(?:losses|lost)\.when\([^\n]*"([^"]+)"\);"#,
@@ -166,7 +166,7 @@ fn every_name_in_the_writers_is_in_the_table() {
 }
 
 #[test]
-fn the_more_exact_line_explains() {
+fn exact_row_takes_precedence_over_a_pattern() {
     for (name, to, want) in [
         ("seed", Dialect::Anthropic, Some("seed")),
         ("echo_x", Dialect::Openai, Some("<field>")),

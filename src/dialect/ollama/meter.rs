@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_distinguished() {
+    fn content_lines_are_distinguished_from_others() {
         let mut meter = LineMeter::default();
         assert_eq!(
             meter.observe(

@@ -41,7 +41,7 @@ mod tests {
     use crate::{base::framing::Framing, ir::extras::Extras};
 
     #[test]
-    fn only_a_request_without_words_loads() {
+    fn only_a_request_without_content_preloads() {
         let spec = |place| ResponseSpec {
             endpoint: place,
             model: "m".to_owned(),

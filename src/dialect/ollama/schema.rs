@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_would_be_refused_is_rewritten() {
+    fn only_unsupported_schemas_are_rewritten() {
         for (schema, want) in [
             (None, NO_PARAMETERS),
             (Some("{}"), r#"{"properties":{},"type":"object"}"#),

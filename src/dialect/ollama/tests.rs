@@ -94,7 +94,7 @@ fn normalize(mut body: Value) -> Value {
 }
 
 #[test]
-fn recorded_requests_survive_reading_and_writing() {
+fn recorded_requests_round_trip() {
     for exchange in recorded::load_exchanges(&["ollama.chat"]) {
         let (got, losses) = write_request(&read_request(&exchange.request));
         assert_eq!(
@@ -107,7 +107,7 @@ fn recorded_requests_survive_reading_and_writing() {
 }
 
 #[test]
-fn a_request_with_everything_survives() {
+fn request_with_every_field_round_trips() {
     let body = json!({
         "model": "m",
         "messages": [
@@ -136,7 +136,7 @@ fn a_request_with_everything_survives() {
 }
 
 #[test]
-fn results_without_ids_belong_to_calls_by_name_else_by_order() {
+fn results_without_ids_match_calls_by_name_then_by_order() {
     let request = read_request(&json!({"messages": [
         {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": {}}}, {"function": {"name": "g", "arguments": "{}"}}]},
         {"role": "tool", "content": "of g", "tool_name": "g"},
@@ -178,7 +178,7 @@ fn generate_is_read_as_a_conversation() {
 }
 
 #[test]
-fn what_is_no_request_is_refused_with_the_field() {
+fn invalid_request_is_refused_with_the_field() {
     for (body, param) in [
         ("[", None),
         ("[]", None),
@@ -195,7 +195,7 @@ fn what_is_no_request_is_refused_with_the_field() {
 }
 
 #[test]
-fn a_conversation_of_other_dialects_is_written_with_its_losses() {
+fn conversation_of_another_dialect_is_written_with_its_losses() {
     let mut thought =
         Block::new(BlockKind::Reasoning(Reasoning { text: "hm".to_owned(), summary: false }));
     thought.signature = Some(ReasoningSignature {
@@ -357,7 +357,7 @@ fn read_stream(body: &[u8], cut: usize) -> Vec<ChatEvent> {
 }
 
 #[test]
-fn recorded_answers_survive_whole_and_streamed_at_any_cut() {
+fn recorded_answers_round_trip_buffered_and_at_any_cut() {
     for exchange in recorded::load_exchanges(&["ollama.chat", "ollama.generate"]) {
         let place = if exchange.api == "ollama.generate" {
             ChatEndpoint::Generate
@@ -486,7 +486,7 @@ fn calls_thoughts_images_and_probabilities_are_written() {
 }
 
 #[test]
-fn bad_lines_are_faults_and_a_cut_is_no_end() {
+fn invalid_lines_are_faults_and_a_cut_stream_is_incomplete() {
     for (line, words) in [
         ("{\"error\":\"model broke\"}", "model broke"),
         ("nonsense", "bad stream event 1"),
@@ -519,7 +519,7 @@ fn bad_lines_are_faults_and_a_cut_is_no_end() {
 }
 
 #[test]
-fn errors_are_one_line_with_a_sentence() {
+fn errors_are_one_line_with_the_message() {
     let error = ProxyError::new(ProxyErrorKind::ModelNotFound, "model \"x\" not found");
     assert_eq!(
         Ollama.write_error(&error, "r"),
@@ -536,13 +536,13 @@ fn errors_are_one_line_with_a_sentence() {
 
 proptest::proptest! {
     #[test]
-    fn no_bytes_make_it_panic(text in "[{}\\[\\]\",:a-z0-9 ]{0,60}") {
+    fn any_bytes_are_read_without_panic(text in "[{}\\[\\]\",:a-z0-9 ]{0,60}") {
         let _read = Ollama.read_request(ChatEndpoint::Chat, text.as_bytes());
         let _read = Ollama.stream_reader(&AttemptContext::default()).read_event(b"", text.as_bytes(), &mut Vec::new());
     }
 
     #[test]
-    fn odd_messages_are_read_without_panic(role in "[a-z]{0,9}", content in "(\"x\"|7|null|\\[\\{\"text\":\"y\"\\}\\]|\\{\\})", calls in "(null|7|\\[7\\]|\\[\\{\"function\":7\\}\\])") {
+    fn unusual_messages_are_read_without_panic(role in "[a-z]{0,9}", content in "(\"x\"|7|null|\\[\\{\"text\":\"y\"\\}\\]|\\{\\})", calls in "(null|7|\\[7\\]|\\[\\{\"function\":7\\}\\])") {
         let body = format!(r#"{{"messages":[{{"role":"{role}","content":{content},"tool_calls":{calls}}}]}}"#);
         let request = Ollama.read_request(ChatEndpoint::Chat, body.as_bytes()).expect("lenient");
         let _body = Ollama.write_request(&request, &traits(Thinking::Effort));

@@ -407,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_are_put_together() {
+    fn pieces_are_joined() {
         let events: Vec<_> = [
             r#"{"id":"c","model":"m","choices":[{"index":0,"delta":{"role":"assistant","content":"a"},"finish_reason":null}]}"#,
             r#"{"id":"c","choices":[{"index":0,"delta":{"content":"b","reasoning_content":"r"}}]}"#,
@@ -439,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_without_a_reason_is_enough_after_text_but_not_inside_a_call() {
+    fn missing_finish_reason_is_complete_after_text_but_not_in_a_call() {
         let call = |arguments: &str| {
             let call = json!({ "index": 0, "id": "c", "type": "function", "function": { "name": "f", "arguments": arguments } });
             json!({ "choices": [{ "index": 0, "delta": { "tool_calls": [call] } }] }).to_string()
@@ -471,7 +471,7 @@ mod tests {
     }
 
     #[test]
-    fn an_index_used_again_is_another_call_and_names_come_in_pieces() {
+    fn reused_index_is_a_new_call_and_split_names_are_joined() {
         let part = |call: Value| {
             json!({ "choices": [{ "index": 0, "delta": { "tool_calls": [call] } }] }).to_string()
         };
@@ -495,7 +495,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_of_a_choice_are_errors_of_the_answer() {
+    fn error_in_a_choice_fails_the_answer() {
         for (choice, message) in [
             (
                 r#"{"message":{"content":""},"error":{"message":"evil","code":502},"finish_reason":"error"}"#,
@@ -524,7 +524,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_shapes_are_faults_and_empty_answers_are_not() {
+    fn invalid_answers_are_faults_and_empty_answers_are_not() {
         for bad in [
             "",
             "null",

@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn log_probabilities_take_the_old_form() {
+    fn log_probabilities_are_written_in_the_legacy_form() {
         let tokens = RawJson::parse(
             r#"[{"token":"é\"","logprob":-0.5,"bytes":[1],"top_logprobs":[{"token":"é\"","logprob":-0.5}]},{"token":"b"}]"#,
         );

@@ -24,7 +24,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bodies_have_all_four_fields() {
+    fn error_bodies_have_all_four_fields() {
         let (status, body) = openai_codes::write_error(
             &ProxyError::new(ProxyErrorKind::ModelNotFound, "no \u{1b}[x").param("model"),
         );
@@ -40,7 +40,7 @@ mod tests {
     }
 
     #[test]
-    fn statuses_are_those_that_its_sdks_know() {
+    fn statuses_are_known_to_the_vendor_sdks() {
         for (kind, given, want) in [
             (ProxyErrorKind::Overloaded, None, 503),
             (ProxyErrorKind::OutOfCredit, None, 429),

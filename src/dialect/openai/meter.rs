@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_content_and_what_is_not() {
+    fn content_events_are_distinguished_from_others() {
         for (event, want) in [
             (
                 r#"{"choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}],"usage":null}"#,
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_without_a_reason_is_enough_after_text_but_not_inside_a_call() {
+    fn missing_finish_reason_is_complete_after_text_but_not_in_a_call() {
         let call = |arguments: &str| {
             let arguments = serde_json::to_string(arguments).expect("a string");
             format!(
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_ends_when_every_choice_has_finished() {
+    fn stream_ends_when_every_choice_has_finished() {
         let finish = |i: u8| {
             format!(r#"{{"choices":[{{"index":{i},"delta":{{}},"finish_reason":"stop"}}]}}"#)
         };
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_usage_counts() {
+    fn last_usage_counts() {
         let (meter, _) = heeds(&[
             r#"{"model":"m","choices":[],"usage":{"prompt_tokens":5,"completion_tokens":1}}"#,
             r#"{"model":"n","choices":[],"usage":{"prompt_tokens":5,"completion_tokens":3}}"#,
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_are_found_in_every_dress() {
+    fn errors_are_found_in_every_format() {
         for (name, event, status) in [
             ("", r#"{"error":{"message":"m","type":"server_error","code":"overloaded"}}"#, 529),
             ("", r#"{"error":"m"}"#, 502),

@@ -109,7 +109,7 @@ mod tests {
     use crate::ir::tool::FunctionTool;
 
     #[test]
-    fn names_that_do_not_fit_are_renamed_always_alike_and_unique() {
+    fn invalid_names_are_replaced_by_stable_unique_ones() {
         let tool = |name: &str| {
             Tool::Function(FunctionTool { name: name.to_owned(), ..FunctionTool::default() })
         };

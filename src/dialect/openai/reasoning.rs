@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_of_details_become_one_sealed_array() {
+    fn reasoning_details_are_joined_into_one_signature() {
         let mut details = ReasoningDetails::default();
         for piece in [
             r#"[{"type":"reasoning.text","text":"a\"","signature":"","format":"f","index":0}]"#,

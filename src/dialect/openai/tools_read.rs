@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn choices_are_read_in_all_forms() {
+    fn tool_choices_are_read_in_all_forms() {
         let named = |name: &str| Some(ToolChoice::Named(name.to_owned()));
         for (text, want) in [
             (r#""auto""#, Some(ToolChoice::Auto)),

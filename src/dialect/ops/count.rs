@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn questions_hold_the_input_only() {
+    fn count_requests_contain_only_the_input() {
         let body = |dialect, generation: &str| {
             write_request(dialect, generation.as_bytes(), "m")
                 .map(|written| String::from_utf8(written.body.to_vec()).expect("text"))

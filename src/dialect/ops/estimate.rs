@@ -154,7 +154,7 @@ mod tests {
     };
 
     #[test]
-    fn everything_that_is_sent_counts() {
+    fn every_part_of_the_request_counts() {
         let words = |text: &str| text.split_whitespace().count() as u64;
         let with = |blocks: Vec<Block>| ChatRequest {
             messages: vec![ChatMessage::new(Role::User, blocks)],
@@ -213,7 +213,7 @@ mod tests {
     /// With a count that is too low, or that omits tools, a client never shortens its
     /// conversation.
     #[test]
-    fn estimates_are_hardly_ever_below_what_providers_counted() {
+    fn estimates_are_rarely_below_the_provider_counts() {
         let (mut all, mut below) = (0, Vec::new());
         for (dialect, api, framing) in [
             (Dialect::Anthropic, "anthropic.messages", Framing::Sse),

@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn pictures_cost_by_their_size() {
+    fn tokens_of_images_depend_on_their_size() {
         let png = [b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", &[0, 0, 3, 0xE8, 0, 0, 1, 0xF4][..]].concat();
         let gif = b"GIF89a\xe8\x03\xf4\x01";
         let webp = b"RIFF\0\0\0\0WEBPVP8X\0\0\0\0\0\0\0\0\xe7\x03\0\xf3\x01\0";
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn documents_cost_by_their_pages() {
+    fn tokens_of_documents_depend_on_their_pages() {
         assert_eq!(
             media_tokens(&media(MediaKind::Document, b"%PDF /Type /Page /Type/Pages /Type/Page>>")),
             Some(2 * TOKENS_PER_PAGE)
@@ -154,7 +154,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..60), begin in "(|GIF8|RIFF....WEBPVP8)") {
+        fn any_bytes_are_read_without_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..60), begin in "(|GIF8|RIFF....WEBPVP8)") {
             let _tokens = media_tokens(&media(MediaKind::Image, &[begin.as_bytes(), &bytes].concat()));
             let _tokens = media_tokens(&media(MediaKind::Image, &[b"\xff\xd8\xff", &bytes[..]].concat()));
         }

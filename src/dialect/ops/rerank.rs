@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_request_is_refused_with_the_field() {
+    fn invalid_request_is_refused_with_the_field() {
         for (body, param) in [
             (r#"{"documents":["a"]}"#, Some("query")),
             (r#"{"query":"q"}"#, Some("documents")),

@@ -62,7 +62,7 @@ fn usage() -> Option<Usage> {
 }
 
 #[test]
-fn canonical_streams_keep_their_bytes_and_their_chunks() {
+fn canonical_streams_pass_unchanged_in_the_same_chunks() {
     for (dialect, text) in [
         (Dialect::Openai, OPENAI_STREAM),
         (Dialect::Anthropic, ANTHROPIC_STREAM),
@@ -84,7 +84,7 @@ fn canonical_streams_keep_their_bytes_and_their_chunks() {
 }
 
 #[test]
-fn a_stream_without_its_terminator_gets_it() {
+fn missing_stream_terminator_is_added() {
     let got = run(
         Dialect::Openai,
         Framing::Sse,
@@ -97,14 +97,14 @@ fn a_stream_without_its_terminator_gets_it() {
 }
 
 #[test]
-fn the_last_event_of_a_chat_leaves_in_its_usual_letters() {
+fn terminator_is_written_in_canonical_form() {
     let odd = OPENAI_STREAM.replace("data: [DONE]\n", "data:   [DONE]  \n");
     let got = run(Dialect::Openai, Framing::Sse, &[odd.as_bytes()]);
     assert_eq!((got.out.as_str(), got.ending), (OPENAI_STREAM, StreamEnd::Complete));
 }
 
 #[test]
-fn messages_without_usage_leave_with_one_and_otherwise_as_they_came() {
+fn missing_usage_is_added_and_nothing_else_changes() {
     let without = ANTHROPIC_STREAM
         .replace(",\"usage\":{\"input_tokens\":11,\"output_tokens\":1}", "")
         .replace(",\"usage\":{\"output_tokens\":7}", "");
@@ -123,7 +123,7 @@ fn messages_without_usage_leave_with_one_and_otherwise_as_they_came() {
 }
 
 #[test]
-fn an_array_that_is_closed_too_early_stays_open_for_the_error() {
+fn array_closed_too_early_is_left_open_for_the_error() {
     let one = r#"[{"candidates":[{"content":{"parts":[{"text":"a"}]}}]}"#;
     for (body, left) in [(format!("{one}\n]\n"), one), ("[]".to_owned(), "")] {
         let mut passthrough =
@@ -143,7 +143,7 @@ fn an_array_that_is_closed_too_early_stays_open_for_the_error() {
 }
 
 #[test]
-fn a_cut_stream_is_truncated_and_half_an_event_is_dropped() {
+fn cut_stream_is_truncated_and_its_partial_event_dropped() {
     let first = OPENAI_STREAM.split_inclusive("\n\n").take(2).collect::<String>();
     for cut in [first.clone(), format!("{first}data: {{\"id\":\"c\",\"choi")] {
         let got = run(Dialect::Openai, Framing::Sse, &[cut.as_bytes()]);
@@ -153,7 +153,7 @@ fn a_cut_stream_is_truncated_and_half_an_event_is_dropped() {
 }
 
 #[test]
-fn a_last_event_without_its_blank_line_counts_if_it_is_whole() {
+fn complete_last_event_without_a_blank_line_is_passed() {
     for (dialect, text) in [
         (Dialect::Openai, OPENAI_STREAM),
         (Dialect::Anthropic, ANTHROPIC_STREAM),
@@ -166,7 +166,7 @@ fn a_last_event_without_its_blank_line_counts_if_it_is_whole() {
 }
 
 #[test]
-fn an_error_that_stands_bare_behind_the_events_is_heard() {
+fn unframed_error_after_the_events_is_read() {
     let first = OPENAI_STREAM.split_inclusive("\n\n").take(2).collect::<String>();
     for (rest, words) in [
         ("{\"error\":{\"message\":\"evil\"}}\n", Some("evil")),
@@ -212,7 +212,7 @@ fn nothing_follows_an_error_or_the_end() {
 }
 
 #[test]
-fn bad_events_are_named_by_number_and_shown() {
+fn invalid_events_are_reported_with_number_and_text() {
     let got = run(
         Dialect::Openai,
         Framing::Sse,
@@ -234,7 +234,7 @@ fn bad_events_are_named_by_number_and_shown() {
 }
 
 #[test]
-fn what_sdks_choke_on_is_reframed() {
+fn frames_that_sdks_cannot_parse_are_rewritten() {
     let event = "{\"type\":\"ping\"}";
     for (dialect, from, want) in [
         (
@@ -286,7 +286,7 @@ fn what_sdks_choke_on_is_reframed() {
 }
 
 #[test]
-fn a_usage_chunk_that_only_we_asked_for_is_hidden() {
+fn usage_chunk_not_requested_by_the_client_is_hidden() {
     let got = run_op(Dialect::Openai, Framing::Sse, true, &[OPENAI_STREAM.as_bytes()]);
     assert_eq!((got.out.contains("usage"), got.summary.usage), (false, usage()));
 }
@@ -304,7 +304,7 @@ fn keepalives_are_distinguished_from_progress() {
 }
 
 #[test]
-fn arrays_and_lines_are_passed_untouched() {
+fn arrays_and_lines_pass_unchanged() {
     let array = "[{\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"a]\\\"\"}]}}]}\r\n,\r\n{\"candidates\":[{\"finishReason\":\"STOP\"}]}\r\n]\r\n";
     let got = run(Dialect::Gemini, Framing::JsonArray, &[array.as_bytes()]);
     assert_eq!((got.out.as_str(), got.ending, got.content), (array, StreamEnd::Complete, 1));
@@ -331,7 +331,7 @@ fn arrays_and_lines_are_passed_untouched() {
 }
 
 #[test]
-fn an_error_closes_the_array_that_was_begun() {
+fn error_closes_the_open_array() {
     let error = ProxyError::new(ProxyErrorKind::Upstream, "broke");
     for begun in [
         "",
@@ -353,7 +353,7 @@ fn an_error_closes_the_array_that_was_begun() {
 
 proptest! {
     #[test]
-    fn any_cut_gives_the_same_bytes_and_the_same_summary(
+    fn any_cut_gives_equal_bytes_and_summary(
         which in 0_usize..6,
         noise in prop_oneof![Just(""), Just("\u{feff}"), Just(": x\n\n"), Just("data:\n\n"), Just("id: 1\r\rdata: {\"type\":\"ping\"}\r\r\n")],
         eol in prop_oneof![Just("\n"), Just("\r\n"), Just("\r")],
@@ -373,7 +373,7 @@ proptest! {
     }
 
     #[test]
-    fn any_cut_of_an_array_gives_the_same(cuts in proptest::collection::vec(0_usize..200, 0..12), end in 0_usize..140) {
+    fn any_cut_of_an_array_gives_equal_bytes(cuts in proptest::collection::vec(0_usize..200, 0..12), end in 0_usize..140) {
         let text = " [ {\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"a]\\\"}\"}]}}]} , 5,\"x\" ,{\"candidates\":[{\"finishReason\":\"STOP\"}]}\n] \n";
         let bytes = &text.as_bytes()[..end.min(text.len())];
         let mut cuts: Vec<_> = cuts.into_iter().map(|cut| cut.min(bytes.len())).chain([0, bytes.len()]).collect();

@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_refused_field_is_taken_out() {
+    fn only_the_refused_field_is_removed() {
         let drop = |field: &str| Repair::Drop { field: field.to_owned() };
         for (body, field, want) in [
             (r#"{"a":1, "temperature" : 0.5 ,"b":2}"#, "temperature", r#"{"a":1, "b":2}"#),
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn members_are_taken_out_of_whole_lists() {
+    fn members_are_removed_from_every_list_item() {
         let inside = |list: &str, field: &str| Repair::DropInside {
             list: list.to_owned(),
             field: field.to_owned(),
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn names_roles_and_values_change_in_place() {
+    fn renamed_fields_roles_and_values_are_edited_in_place() {
         let rename = Repair::Rename { field: "max_tokens".to_owned(), to: "max_out".to_owned() };
         assert_eq!(
             repaired(r#"{"max_tokens": 5,"a":1}"#, Dialect::Openai, &rename).as_deref(),

@@ -326,7 +326,7 @@ mod tests {
     use crate::dialect::registry;
 
     #[test]
-    fn the_table_can_be_read() {
+    fn embedded_table_is_valid() {
         assert!(
             parse_rules(include_str!("../../../assets/repairs.toml")).unwrap().rules.len() > 20
         );
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn vendors_words_are_understood() {
+    fn vendor_errors_are_matched_to_repairs() {
         let openai = |message: &str, code: &str, param: &str| {
             format!(
                 r#"{{"error":{{"message":{message:?},"type":"invalid_request_error","param":{param:?},"code":{code:?}}}}}"#

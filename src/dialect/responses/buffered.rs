@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_shapes_are_faults() {
+    fn invalid_answers_are_faults() {
         for bad in [
             "",
             "[]",

@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_broken_stream_ends_in_a_failed_response() {
+    fn broken_stream_ends_in_a_failed_response() {
         let event = failed_event(&ProxyError::new(ProxyErrorKind::Timeout, "late"), "7", 12);
         let data = event.strip_prefix(b"event: response.failed\ndata: ").expect("named");
         let value: serde_json::Value = serde_json::from_slice(data).expect("json");

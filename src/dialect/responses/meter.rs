@@ -131,7 +131,7 @@ mod tests {
     use crate::ir::usage::Usage;
 
     #[test]
-    fn what_is_content_and_what_is_not() {
+    fn content_events_are_distinguished_from_others() {
         for (event, want) in [
             (
                 r#"{"type":"response.created","response":{"model":"m","error":null}}"#,
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_response_that_was_cancelled_is_no_answer() {
+    fn cancelled_response_is_not_an_answer() {
         for event in [
             r#"{"type":"response.cancelled","response":{"status":"cancelled","error":null}}"#,
             r#"{"type":"response.cancelled"}"#,

@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn a_compaction_of_ours_goes_on_over_any_upstream() {
+    fn local_compaction_is_continued_on_any_upstream() {
         let asked = request(
             r#"{"input":[{"role":"user","content":"a"},{"role":"assistant","content":"b"}],"tools":[{"type":"function","name":"f"}]}"#,
         );

@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stored_response_has_the_events_of_its_stream() {
+    fn stored_response_replays_the_events_of_its_stream() {
         let body = json!({ "id": "resp_1", "status": "completed", "output": [
             { "id": "msg_1", "type": "message", "status": "completed", "content": [{ "type": "output_text", "text": "hi" }] },
             { "id": "fc_1", "type": "function_call", "arguments": "{}" },

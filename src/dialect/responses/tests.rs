@@ -295,7 +295,7 @@ fn check_consistency(events: &[Value]) -> Value {
 }
 
 #[test]
-fn every_recorded_request_comes_back_without_loss() {
+fn every_recorded_request_round_trips_without_loss() {
     for exchange in recordings() {
         if !exchange.request.is_object()
             || exchange.features.iter().any(|f| f == "error")
@@ -310,7 +310,7 @@ fn every_recorded_request_comes_back_without_loss() {
 }
 
 #[test]
-fn every_recorded_answer_comes_back() {
+fn every_recorded_answer_round_trips() {
     for exchange in recordings().iter().filter(|x| x.status == 200 && x.kind == "json") {
         let response = Responses
             .read_response(&exchange.content_type, exchange.response.as_bytes(), &carry())
@@ -366,7 +366,7 @@ proptest! {
     }
 
     #[test]
-    fn nonsense_never_panics(text in "[\\[\\]{}\",:a-z0-9_. ]{0,80}") {
+    fn any_bytes_are_read_without_panic(text in "[\\[\\]{}\",:a-z0-9_. ]{0,80}") {
         drop(Responses.read_request(ChatEndpoint::Chat, text.as_bytes()));
         drop(Responses.read_response("", text.as_bytes(), &carry()));
         let mut reader = Responses.stream_reader(&carry());

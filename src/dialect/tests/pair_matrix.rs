@@ -187,7 +187,7 @@ fn normalize(
 
 #[test]
 #[expect(clippy::print_stdout, reason = "the table of pairs, for whoever runs this test alone")]
-fn every_recorded_answer_means_the_same_in_every_dialect() {
+fn every_recorded_answer_has_the_same_meaning_in_every_dialect() {
     let mut wrong = Vec::new();
     let mut counts: BTreeMap<(&str, &str), (u32, u32)> = BTreeMap::new();
     for (dialect, x) in all_exchanges() {
@@ -345,7 +345,7 @@ fn target_traits() -> TargetTraits {
 }
 
 #[test]
-fn every_recorded_request_asks_the_same_in_every_dialect() {
+fn every_recorded_request_has_the_same_meaning_in_every_dialect() {
     let mut wrong = Vec::new();
     for (dialect, x) in all_exchanges() {
         let Ok(request) = registry::ingress(dialect)
@@ -478,7 +478,7 @@ fn raw_values_with_line_breaks_stay_inside_their_event() {
 }
 
 #[test]
-fn an_error_ends_a_stream_in_every_dialect_without_a_success() {
+fn error_ends_a_stream_in_every_dialect_without_success() {
     for client in Dialect::ALL {
         let mut writer =
             registry::ingress(client).stream_writer(&response_spec(client_framing(client)));

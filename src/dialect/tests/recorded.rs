@@ -21,12 +21,9 @@ pub(in crate::dialect) struct RecordedExchange {
 }
 
 /// Returns all exchanges of the APIs, or an empty list if the folder is absent.
-#[expect(clippy::print_stderr, reason = "a skipped test says so")]
+#[expect(clippy::print_stderr, reason = "a skipped test reports it")]
 pub(in crate::dialect) fn load_exchanges(apis: &[&str]) -> Vec<RecordedExchange> {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "tests are told by the environment where recordings are"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "the environment names the folder of recordings")]
     let configured = env::var("AIPROXY_EXCHANGES").ok().map(PathBuf::from);
     let folder = configured
         .unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/exchanges"));

@@ -23,7 +23,7 @@ fn tokens(text: &str) -> Vec<u32> {
 }
 
 #[test]
-fn hard_texts_have_the_tokens_of_the_reference() {
+fn edge_case_texts_have_the_reference_tokens() {
     for text in [
         "",
         " ",
@@ -48,7 +48,7 @@ fn hard_texts_have_the_tokens_of_the_reference() {
 }
 
 #[test]
-fn recorded_texts_have_the_tokens_of_the_reference() {
+fn recorded_texts_have_the_reference_tokens() {
     let all = [
         "openai.chat",
         "anthropic.messages",
@@ -65,7 +65,7 @@ fn recorded_texts_have_the_tokens_of_the_reference() {
 }
 
 #[test]
-fn long_runs_are_counted_in_time() {
+fn long_runs_are_counted_in_linear_time() {
     for run in ["a", " ", "aB", "中A", "A", "'", "\n ", "é", "abcdefghij", "0"] {
         let text = run.repeat(60_000 / run.len());
         assert_eq!(tokens(&text), REFERENCE.encode_ordinary(&text), "{run:?}");
@@ -79,12 +79,12 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     #[test]
-    fn any_text_has_the_tokens_of_the_reference(text in "\\PC{0,60}") {
+    fn any_text_has_the_reference_tokens(text in "\\PC{0,60}") {
         prop_assert_eq!(tokens(&text), REFERENCE.encode_ordinary(&text));
     }
 
     #[test]
-    fn any_mix_has_the_tokens_of_the_reference(text in "([a-z]{1,40}|[A-Z]{1,5}| {0,4}|[\r\n\t]{0,3}|[0-9]{1,5}|'(s|LL|re)|[!-/]{1,4}|\\p{Lo}{1,4}|\\p{M}|\\p{Lm}|\\p{Lt}|\\p{N}|\\p{Z}){0,30}") {
+    fn any_mixed_text_has_the_reference_tokens(text in "([a-z]{1,40}|[A-Z]{1,5}| {0,4}|[\r\n\t]{0,3}|[0-9]{1,5}|'(s|LL|re)|[!-/]{1,4}|\\p{Lo}{1,4}|\\p{M}|\\p{Lm}|\\p{Lt}|\\p{N}|\\p{Z}){0,30}") {
         prop_assert_eq!(tokens(&text), REFERENCE.encode_ordinary(&text));
     }
 }
@@ -138,7 +138,7 @@ fn pack() -> Vec<u8> {
 
 /// `WRITE_EXPECTED=1` regenerates the file.
 #[test]
-fn the_packed_vocabulary_is_that_of_the_reference() {
+fn packed_vocabulary_equals_the_reference() {
     let wanted = pack();
     if std::env::var_os("WRITE_EXPECTED").is_some() {
         let mut out = ZlibEncoder::new(Vec::new(), Compression::best());

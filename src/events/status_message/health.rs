@@ -128,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cause_that_names_the_model_is_not_followed_by_it() {
+    fn model_is_not_repeated_after_a_cause_that_names_it() {
         let refused = |code: Option<&str>| {
             Arc::new(FailureReason::Refused {
                 status: 429,

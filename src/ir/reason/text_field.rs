@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reason_is_a_text_and_a_value_beside_it() {
+    fn reason_is_serialised_as_text_and_typed_value() {
         let json_text = json(Some(FailureReason::CooledByHand));
 
         assert_eq!(
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_without_a_known_value_stays_a_text() {
+    fn text_without_a_known_value_is_read_as_text() {
         for from in [
             r#"{"number":1,"outcome":"broke"}"#,
             r#"{"number":1,"outcome":"broke","failure":{"kind":"of a later version","n":1}}"#,

@@ -54,14 +54,14 @@ impl TestLedger {
     fn start_with(&self, settings: Settings) -> (LedgerQueue, Ledger, mpsc::Receiver<String>) {
         let (sink, notes) = LedgerQueue::new();
         sink.set_policy(BodyPolicy::All, settings.body_limit);
-        let (tell, reports) = mpsc::channel();
+        let (sender, reports) = mpsc::channel();
         let start = WriterConfig {
             path: self.path(),
             settings,
             messages: notes,
             clock: Arc::clone(&self.clock) as _,
             redactor: Arc::new(SecretRedactor),
-            report: Box::new(move |_, notice| tell.send(notice.to_string()).unwrap_or_default()),
+            report: Box::new(move |_, notice| sender.send(notice.to_string()).unwrap_or_default()),
             on_request: Box::new(|_| ()),
         };
         (sink, Ledger::start(start).unwrap(), reports)
@@ -190,7 +190,7 @@ async fn submitted_requests_are_stored_once_and_complete() {
     let history = reader.history(&all(), (None, None), None, 10).unwrap();
     let full = reader.request_detail(&entry.record.id.to_string()).unwrap();
 
-    assert_eq!(history.len(), 2, "a request that is told twice is there once");
+    assert_eq!(history.len(), 2, "a request that is reported twice is there once");
     assert_eq!(
         serde_json::to_value(&full.record).unwrap(),
         serde_json::to_value(&entry.record).unwrap()
@@ -204,7 +204,7 @@ async fn submitted_requests_are_stored_once_and_complete() {
 }
 
 #[tokio::test]
-async fn history_keeps_what_the_filter_of_the_dashboard_keeps() {
+async fn history_and_dashboard_filters_agree() {
     let world = TestLedger::new();
     let (sink, ledger, _reports) = world.start();
     let entries: Vec<LedgerEntry> = (0..6)
@@ -293,7 +293,7 @@ async fn history_keeps_what_the_filter_of_the_dashboard_keeps() {
 }
 
 #[tokio::test]
-async fn sums_by_day_are_the_sums_of_the_requests() {
+async fn daily_sums_equal_the_sums_of_the_requests() {
     let world = TestLedger::new();
     let (sink, ledger, _reports) = world.start();
     for n in 0..50 {
@@ -394,7 +394,7 @@ async fn damaged_file_is_moved_aside_and_reported() {
         send(&sink, world.entry(2));
         sink.flush().await;
 
-        let reply = reports.try_recv().unwrap_or_else(|_| panic!("{what}: nothing was said"));
+        let reply = reports.try_recv().unwrap_or_else(|_| panic!("{what}: nothing was reported"));
         assert!(
             reply.contains("damaged") && reply.contains("ledger.db.corrupt-"),
             "{what}: {reply}"
@@ -442,13 +442,13 @@ async fn removed_or_replaced_file_is_reported_and_left_alone() {
             ledger.reader().unwrap().history(&all(), (None, None), None, 10).unwrap().len(),
             2
         );
-        assert!(reports.try_recv().is_err(), "it is said once");
+        assert!(reports.try_recv().is_err(), "it is reported once");
         ledger.close(&sink).await;
     }
 }
 
 #[tokio::test]
-async fn an_empty_file_is_a_new_ledger() {
+async fn empty_file_is_a_new_ledger() {
     let world = TestLedger::new();
     drop(fs::File::create(world.path()).unwrap());
     let (sink, ledger, reports) = world.start();
@@ -460,7 +460,7 @@ async fn an_empty_file_is_a_new_ledger() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_written_waits_and_is_written_later() {
+async fn unwritable_entries_are_queued_and_written_later() {
     let world = TestLedger::new();
     // A folder at the path of the file acts like a disk that rejects all writes.
     fs::create_dir(world.path()).unwrap();
@@ -492,7 +492,7 @@ async fn what_cannot_be_written_waits_and_is_written_later() {
 }
 
 #[tokio::test]
-async fn a_full_disk_degrades_and_recovers() {
+async fn full_disk_degrades_and_recovers() {
     let world = TestLedger::new();
     let (sink, ledger, _reports) = world.start();
     send(&sink, world.entry(0));
@@ -543,7 +543,7 @@ async fn memory_is_bounded_while_nothing_can_be_written() {
 }
 
 #[tokio::test]
-async fn a_newer_file_is_left_as_it_is() {
+async fn newer_file_is_not_modified() {
     let world = TestLedger::new();
     let (sink, ledger, _reports) = world.start();
     sink.flush().await;
@@ -564,7 +564,7 @@ async fn a_newer_file_is_left_as_it_is() {
 }
 
 #[tokio::test]
-async fn what_is_old_goes_and_no_secret_stays() {
+async fn old_entries_are_deleted_and_no_secret_is_left() {
     let world = TestLedger::new();
     let settings = Settings {
         tz: "UTC".to_owned(),
@@ -622,7 +622,7 @@ async fn what_is_old_goes_and_no_secret_stays() {
 }
 
 #[tokio::test]
-async fn a_question_that_takes_too_long_can_be_ended() {
+async fn slow_query_can_be_cancelled() {
     let world = TestLedger::new();
     let (sink, ledger, _reports) = world.start();
     sink.flush().await;

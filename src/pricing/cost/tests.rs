@@ -114,7 +114,7 @@ fn tokens(input: u64, output: u64) -> Usage {
 }
 
 #[test]
-fn every_class_is_charged_at_its_own_price_and_none_twice() {
+fn each_token_class_is_charged_once_at_its_own_price() {
     const TEN_MILLION: u64 = 10_000_000;
     let world = PricingFixture::new();
     // Ten million tokens of each class, so that an error in one class shows as dollars.
@@ -151,7 +151,7 @@ fn every_class_is_charged_at_its_own_price_and_none_twice() {
 }
 
 #[test]
-fn a_sum_is_rounded_once() {
+fn cost_is_rounded_once() {
     let world = PricingFixture::new();
     let cost = |upstream, model, usage: &Usage| {
         world.bill_for(upstream, model, |_| {}, usage).cost.expect("known").0
@@ -171,7 +171,7 @@ fn a_sum_is_rounded_once() {
 }
 
 #[test]
-fn the_narrowest_condition_that_holds_decides() {
+fn narrowest_matching_condition_sets_the_price() {
     type Change = fn(&mut BillQuery<'_>);
     let world = PricingFixture::new();
     let plain: Change = |_| {};
@@ -215,7 +215,7 @@ fn the_narrowest_condition_that_holds_decides() {
 }
 
 #[test]
-fn whose_word_counts_is_settled() {
+fn cost_sources_have_a_fixed_precedence() {
     let world = PricingFixture::new();
     let with_reported_cost = Usage { reported_cost: Some(NanoUsd(5_000)), ..tokens(1_000, 0) };
     for (upstream, model, usage, cost, source) in [
@@ -267,7 +267,7 @@ fn unknown_model_is_priced_by_the_name_in_the_answer() {
 
 proptest::proptest! {
     #[test]
-    fn more_of_anything_never_costs_less(a in proptest::array::uniform10(0_u64..1 << 40), more in 0_usize..10, n in 1_u64..1 << 40) {
+    fn cost_is_monotonic_in_every_token_class(a in proptest::array::uniform10(0_u64..1 << 40), more in 0_usize..10, n in 1_u64..1 << 40) {
         let world = PricingFixture::new();
         let usage = |a: [u64; 10]| Usage {
             input: a[0], cache_read: a[1], cache_write_5m: a[2], cache_write_1h: a[3], output: a[4], reasoning: a[5],

@@ -216,7 +216,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_patch_sets_defaults_and_removes() {
+    fn patch_sets_defaults_and_removes_fields() {
         let patch = Patch {
             set: vec![("/a/b".to_owned(), serde_json::json!(1))],
             default: vec![
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn the_clients_stream_options_are_kept() {
+    fn stream_options_of_the_client_are_preserved() {
         let value: Value =
             serde_json::from_slice(&with_include_usage(br#"{"x":1,"include_usage":false}"#))
                 .expect("json");

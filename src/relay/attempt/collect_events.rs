@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_without_a_frame_is_an_event() {
+    fn unframed_error_is_an_event() {
         let events =
             collect_events(b"data: 1\n\n{\"error\": {}}\n", Framing::Sse).expect("an event stream");
         assert_eq!(events[1], (b"error".to_vec(), b"{\"error\": {}}\n".to_vec()));
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn a_character_that_came_in_halves_is_whole() {
+    fn split_character_is_joined() {
         let events = collect_events(b"data: \"\\ud83c\"\n\ndata: \"\\udf89\"\n\n", Framing::Sse)
             .expect("an event stream");
         assert_eq!(

@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_are_only_at_the_provider_that_made_them() {
+    fn files_exist_only_at_the_provider_that_created_them() {
         use Dialect::{Anthropic, Gemini, Ollama, Openai, Responses};
         let uri = "https://generativelanguage.googleapis.com/v1beta/files/abc";
         for (target, client, id, want) in [

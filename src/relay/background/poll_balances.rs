@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn places_are_named_from_the_root_of_the_server() {
+    fn balance_paths_are_relative_to_the_server_root() {
         for (base, want) in [
             ("https://api.example/anthropic/v1", "https://api.example:443"),
             ("http://127.0.0.1:9/v1", "http://127.0.0.1:9"),

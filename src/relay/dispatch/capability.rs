@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_request_needs_is_found_in_its_members_and_not_in_its_words() {
+    fn required_capabilities_are_read_from_members_and_not_from_text() {
         for (body, media, tools) in [
             (r#"{"messages":[{"content":"hi"}]}"#, false, false),
             (r#"{"messages":[{"content":"about \"tools\" and \"image_url\""}]}"#, false, false),
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_by_a_schema_is_asked_for_in_each_dialects_way() {
+    fn structured_output_is_detected_in_every_dialect() {
         let json_only =
             ModelFacts { structured_output: Some(StructuredOutput::Json), ..ModelFacts::default() };
         for (dialect, body, want) in [
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_held_against_a_model_that_is_not_known() {
+    fn unknown_model_is_not_excluded_by_capability() {
         let needs =
             RequiredCapabilities { media: true, schema: true, tools: true, tokens: Some(u64::MAX) };
         assert_eq!(needs.missing_in(&ModelFacts::default()), None);

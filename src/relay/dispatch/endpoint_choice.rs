@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tools_are_found_in_their_places() {
+    fn tools_are_detected_in_every_request_format() {
         for (body, want) in [
             (r#"{"tools":[{}]}"#, true),
             (r#"{"tools":[]}"#, false),

@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn projects_take_turns() {
+    fn waiting_projects_are_served_in_turn() {
         let queue = WaitQueue::default();
         let mut waiting: Vec<(&str, QueueSlot)> =
             ["a", "a", "a", "a"].map(|name| (name, join(&queue, name))).into();
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_for_something_else_is_not_before() {
+    fn waiters_for_other_keys_do_not_count_in_the_position() {
         let queue = WaitQueue::default();
         let _other = queue.join(project_queue_key("a"), &"a".into()).expect("room");
         let first = join(&queue, "a");

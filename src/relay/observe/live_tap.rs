@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_kept_of_what_nobody_looks_at() {
+    fn nothing_is_buffered_without_a_viewer() {
         let (peeks, id) = (LiveTaps::default(), RequestId::new(UnixMillis(1_700_000_000_000)));
         peeks.push(id, &event("a"), 0, None, at(1));
         assert!(!peeks.is_active());
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn buffered_beginning_is_sent_first() {
+    fn buffered_prefix_is_sent_first() {
         let (peeks, id) = (LiveTaps::default(), RequestId::new(UnixMillis(1_700_000_000_000)));
         peeks.read(id, teller, at(1)).unwrap();
         let before = event("a");
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_that_nobody_reads_is_dropped() {
+    fn stream_without_a_reader_is_dropped_beyond_its_buffer() {
         let (peeks, id) = (LiveTaps::default(), RequestId::new(UnixMillis(1_700_000_000_000)));
         peeks.read(id, teller, at(1)).unwrap();
         for _ in 0..200 {

@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_of_the_newest_requests_are_kept_and_of_a_flood_only_the_first() {
+    fn headers_of_new_requests_are_cached_up_to_a_rate() {
         let heads = RecentHeaders::default();
         let mut headers = HeaderMap::new();
         headers.insert("user-agent", HeaderValue::from_static("ide/2.1"));
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn long_headers_are_cut_off() {
+    fn long_headers_are_truncated() {
         let mut headers = HeaderMap::new();
         headers.insert("a", HeaderValue::from_static("1"));
         headers.insert("b", HeaderValue::from_str(&"x".repeat(10_000)).expect("a value"));

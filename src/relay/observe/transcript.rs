@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_shown_as_it_is() {
+    fn unreadable_bodies_are_shown_raw() {
         assert_eq!(
             reply(&read_conversation(Dialect::Openai, Op::Chat, "{\"messages\":[", "]}")),
             [
@@ -391,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn a_streamed_answer_grows_with_its_bytes() {
+    fn transcript_of_a_stream_grows_with_its_bytes() {
         let mut teller = TranscriptReader::new(Dialect::Anthropic, Op::Chat, Some(Framing::Sse));
         let stream = concat!(
             "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"id\":\"m\",\"type\":\"message\",\"role\":\"assistant\",\"model\":\"c\",\"content\":[],\"usage\":{\"input_tokens\":1,\"output_tokens\":1}}}\n\n",
@@ -416,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endless_answer_is_held_to_its_newest_text() {
+    fn endless_answer_is_limited_to_its_newest_text() {
         let mut teller = TranscriptReader::new(Dialect::Openai, Op::Chat, Some(Framing::Sse));
         let text = "0123456789".repeat(1_000);
         let event = Bytes::from(format!(
@@ -436,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_in_one_piece_is_read_when_it_is_there() {
+    fn whole_answer_is_read_when_complete() {
         let mut teller = TranscriptReader::new(Dialect::Openai, Op::Chat, None);
         teller.feed(&Bytes::from_static(
             br#"{"id":"c","object":"chat.completion","model":"m","choices":[{"index":0,"message":{"role":"assistant","content":"hello"},"finish_reason":"stop"}]}"#,

@@ -299,7 +299,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fields_are_found_near_the_ends_only() {
+    fn billing_fields_are_searched_near_both_ends_only() {
         let far = format!(
             "{{\"a\":\"{}\",\"size\":\"1024\",\"b\":\"{}\"}}",
             "x".repeat(5_000),

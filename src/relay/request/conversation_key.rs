@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_follow_up_begins_with_what_was_asked_before() {
+    fn follow_up_shares_the_prefix_of_its_conversation() {
         let mut messages = vec![turn("system", "be brief"), turn("user", "hi")];
         let first = of(&json!({ "messages": messages }));
         messages.extend([turn("assistant", "hello"), turn("user", "more")]);
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn cache_marks_key_order_and_ids_of_items_make_no_difference() {
+    fn keys_ignore_cache_marks_member_order_and_item_ids() {
         let plain = json!({"system": "s", "messages": [turn("user", "hi")]});
         let marked = json!({
             "messages": [{"content": [{"text": "hi", "cache_control": {"type": "ephemeral"}, "type": "text"}], "role": "user"}],
@@ -248,7 +248,7 @@ mod tests {
         let item = |id: &str| json!({"input": [{"id": id, "type": "message", "role": "user", "content": "hi"}]});
         assert_eq!(of(&item("msg_1")), of(&item("msg_2")));
         let call = |id: &str| json!({"messages": [turn("user", "hi"), {"role": "assistant", "tool_calls": [{"id": id}]}]});
-        assert_ne!(of(&call("a")), of(&call("b")), "the id of a call is part of what was said");
+        assert_ne!(of(&call("a")), of(&call("b")), "the id of a call is part of the conversation");
     }
 
     #[test]
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn every_dialects_turns_are_found() {
+    fn turns_of_every_dialect_are_found() {
         for body in [
             json!({"contents": [{"parts": [{"text": "hi"}]}]}),
             json!({"input": "hi"}),
@@ -311,7 +311,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn each_turn_more_only_adds_beginnings(texts in proptest::collection::vec("[a-c]{0,3}", 1..12)) {
+        fn each_further_turn_only_adds_prefixes(texts in proptest::collection::vec("[a-c]{0,3}", 1..12)) {
             let all: Vec<Value> = texts.iter().enumerate().map(|(n, text)| turn(if n % 2 == 0 { "user" } else { "assistant" }, text)).collect();
             let longest = of(&json!({ "messages": all }));
             for n in 1..=all.len() {

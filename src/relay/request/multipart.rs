@@ -195,7 +195,7 @@ mod tests {
     const FORM: &[u8] = b"--XX\r\nContent-Disposition: form-data; name=\"file\"; filename=\"model\"\r\nContent-Type: audio/wav\r\n\r\nRIFF--X\r\n\r\n--XX\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nwhisper-1\r\n--XX--\r\n";
 
     #[test]
-    fn the_model_of_a_form_is_found() {
+    fn model_of_a_multipart_form_is_found() {
         let span = find_field(FORM, "XX", "model").expect("a good form").expect("a model field");
         assert_eq!(&FORM[span], b"whisper-1");
         assert_eq!(find_field(FORM, "XX", "language"), Ok(None));
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_form_that_hides_a_second_model_is_refused() {
+    fn form_with_a_second_model_is_refused() {
         let d = "Content-Disposition: form-data; ";
         for hidden in [
             format!("{d}name=\"model\""),
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn boundaries_come_quoted_or_bare() {
+    fn boundaries_may_be_quoted_or_bare() {
         assert_eq!(boundary("multipart/form-data; boundary=abc"), Some("abc"));
         assert_eq!(boundary("multipart/form-data; Boundary=\"a b\"; x=1"), Some("a b"));
         assert_eq!(boundary("multipart/form-data"), None);
@@ -251,7 +251,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn no_body_panics(body in proptest::collection::vec(proptest::num::u8::ANY, 0..300)) {
+        fn any_body_is_read_without_panic(body in proptest::collection::vec(proptest::num::u8::ANY, 0..300)) {
             let mut form = b"--XX\r\n".to_vec();
             form.extend(body);
             let _span = find_field(&form, "XX", "model");

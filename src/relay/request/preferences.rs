@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn wishes_are_read_and_taken_out() {
+    fn preferences_are_read_and_removed_from_the_body() {
         let body = r#"{ "model": "m", "provider": {"order": ["two", "one"], "allow_fallbacks": false, "sort": "price",
             "max_price": {"prompt": 1, "completion": "2.5"}, "require_parameters": true}, "n": 1.50, "models": ["a", "b"] }"#;
         let (wishes, rest) = taken(body).expect("wishes");
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_meant_for_somebody_else_stays() {
+    fn preferences_of_other_services_are_left_in_the_body() {
         for body in [
             r#"{"model":"m","provider":{"order":["somebody","else"]}}"#,
             r#"{"model":"m","provider":"one"}"#,
@@ -281,7 +281,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_left_is_the_rest_of_the_object(keys in proptest::collection::btree_set("[a-z]{1,6}", 0..6), wish in any::<bool>()) {
+        fn removing_preferences_changes_nothing_else(keys in proptest::collection::btree_set("[a-z]{1,6}", 0..6), wish in any::<bool>()) {
             let mut body: serde_json::Map<String, serde_json::Value> = keys.iter().map(|key| (key.clone(), key.len().into())).collect();
             body.retain(|key, _| key != "provider" && key != "models");
             let rest = serde_json::Value::Object(body.clone());

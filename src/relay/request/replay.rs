@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn another_model_takes_the_place_of_the_first() {
+    fn replay_replaces_the_model() {
         let body =
             replace_model(br#"{"model":"a","n":12345678901234567890}"#, "b".to_owned()).unwrap();
         assert_eq!(body, r#"{"model":"b","n":12345678901234567890}"#);

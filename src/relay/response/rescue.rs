@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn only_plain_answers_are_gone_on_from() {
+    fn only_plain_answers_are_rescued() {
         let plain = GenerationSettings::default();
         for (settings, want) in [
             (plain.clone(), true),

@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_asked_about_now_and_then_and_once_after_a_refusal() {
+    fn balance_is_polled_periodically_and_once_after_a_refusal() {
         let balances = Balances::default();
         let (key, one, two): (_, Arc<str>, Arc<str>) = (KeyId(1), "sk-…1".into(), "sk-…2".into());
         let due = |fingerprint, now| {
@@ -156,7 +156,7 @@ mod tests {
         assert_eq!(due(&one, 630), None, "it was asked half a minute ago");
         balances.recheck_soon(key, Mono(Duration::from_secs(700)));
         assert_eq!(due(&one, 700), Some(vec![1]));
-        assert_eq!(due(&two, 701), Some(vec![0, 1]), "another secret may be told more");
+        assert_eq!(due(&two, 701), Some(vec![0, 1]), "another secret may see more");
         balances.retain(&[]);
         balances.recheck_soon(key, Mono(Duration::from_secs(9_999)));
         assert_eq!(balances.get(key), None);

@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn one_project_leaves_places_for_the_others() {
+    fn one_project_cannot_take_all_slots() {
         assert_eq!(load(74, 74, 1).check(), Ok(()));
         assert_eq!(load(75, 75, 1).check(), Err(NoPlace::ShareTaken));
         let alone = Load { expected_projects: 1, ..load(99, 99, 1) };
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn places_are_freed_and_projects_counted() {
+    fn slots_are_released_and_counted_per_project() {
         let all = Arc::new(InFlight::default());
         let names: [Arc<str>; 2] = ["a".into(), "b".into()];
         let counters = names.iter().map(|name| (Arc::clone(name), Arc::default())).collect();
@@ -201,14 +201,14 @@ mod tests {
     }
 
     #[test]
-    fn some_connections_are_left_for_the_control_api() {
+    fn some_connections_are_reserved_for_the_control_api() {
         assert_eq!(max_in_flight(512, 1_024), 512);
         assert_eq!(max_in_flight(512, 100), 92);
         assert_eq!(max_in_flight(1, 1), 1);
     }
 
     #[test]
-    fn places_are_left_for_the_project_of_this_machine_once_it_is_used() {
+    fn slots_are_reserved_for_the_local_project_after_first_use() {
         let named = |name: &str| Arc::new(Project { name: name.into(), ..Project::default() });
         let settings = Settings {
             projects: vec![named("default"), named("a")],

@@ -105,7 +105,7 @@ mod tests {
     };
 
     #[test]
-    fn what_was_learned_is_kept_and_forgotten_across_runs() {
+    fn learned_facts_are_restored_and_expire_across_restarts() {
         let dir = tempfile::tempdir().expect("a folder");
         let now = UnixMillis(1_800_000_000_000);
         let place =

@@ -99,17 +99,17 @@ mod tests {
     }
 
     #[test]
-    fn no_route_is_proof_at_once_and_an_answer_disproves_it() {
+    fn no_route_proves_an_outage_until_the_next_answer() {
         let (network, all) = (Network::default(), upstreams());
         assert!(
             network.failed(&all[0], &fault(TransportKind::NetworkDown), at(100)) && network.down()
         );
         assert!(network.answered(&all[1], at(101)) && !network.down());
-        assert!(!network.answered(&all[1], at(102)), "told once");
+        assert!(!network.answered(&all[1], at(102)), "reported once");
     }
 
     #[test]
-    fn a_name_that_does_not_resolve_is_proof_only_where_it_is_so_with_every_host() {
+    fn dns_failure_proves_an_outage_only_for_several_hosts() {
         let (network, all) = (Network::default(), upstreams());
         let dns = fault(TransportKind::Dns);
         assert!(
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn local_upstreams_prove_nothing_about_the_network() {
+    fn local_upstreams_do_not_indicate_network_state() {
         let (network, all) = (Network::default(), upstreams());
         assert!(!network.failed(&all[2], &fault(TransportKind::NetworkDown), at(100)));
         assert!(!network.failed(&all[0], &fault(TransportKind::Connect), at(100)));

@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_short_answer_in_another_conversation_gets_nothing() {
+    fn equal_short_answer_in_another_conversation_has_no_reasoning() {
         let kept = ReasoningCache::default();
         let reply = |text: &str| ChatMessage::new(Role::User, vec![Block::text(text)]);
         let first = ChatRequest { messages: vec![reply("apples")], ..ChatRequest::default() };
@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn the_phase_of_a_text_goes_back_with_it() {
+    fn phase_of_a_text_is_restored() {
         let kept = ReasoningCache::default();
         let mut text = Block::text("Looking.");
         text.set_phase("commentary");
@@ -401,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn each_message_keeps_its_phase_where_the_client_joins_them() {
+    fn phases_are_restored_when_the_client_joins_messages() {
         let kept = ReasoningCache::default();
         let (mut first, mut last) = (Block::text("Looking.\n"), Block::text("Done."));
         first.set_phase("commentary");
@@ -415,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_id_counts_in_the_turn_of_its_conversation_only() {
+    fn long_call_id_is_valid_only_in_its_conversation() {
         let kept = ReasoningCache::default();
         let reply = |text: &str| ChatMessage::new(Role::User, vec![Block::text(text)]);
         let id = "toolu_01A09q90qw90lq917835lq9";
@@ -445,7 +445,7 @@ mod tests {
     }
 
     #[test]
-    fn proofs_come_back_by_call_id_or_by_text_and_only_in_their_project() {
+    fn signatures_are_found_by_call_id_or_text_within_the_project() {
         let kept = ReasoningCache::default();
         let now = Mono::default();
         kept.insert(
@@ -499,7 +499,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_call_at_two_upstreams_at_once_keeps_the_proofs_of_both() {
+    fn equal_call_at_two_upstreams_caches_both_signatures() {
         let kept = ReasoningCache::default();
         let answer = |dialect, value: &str| {
             let mut thought = thought("hm", true);
@@ -531,7 +531,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_bounded() {
+    fn reasoning_cache_is_bounded() {
         let kept = ReasoningCache::default();
         for n in 0..200 {
             let mut block = thought(&"x".repeat(1 << 19), true);

@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn a_resource_is_its_projects_and_nobody_elses() {
+    fn resource_belongs_to_its_project_only() {
         let owners = ResourceOwners::default();
         owners.record("file-abc", owner("a", "one"), NOW);
         owners.record("file-abc", owner("b", "one"), NOW);
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deleted_resource_is_unknown_again() {
+    fn deleted_resource_is_unknown_again() {
         let owners = ResourceOwners::default();
         owners.record("resp_abc", owner("a", "one"), NOW);
         owners.record("resp_abc", owner("b", "two"), NOW);
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_read_from_answers_that_are_cut_off_too() {
+    fn ids_are_read_from_truncated_answers() {
         let text = r#"{"id":"batch_1","name":"my title","file":{"id":"file-2","name":"files/f3"},"x":{"id":"no"},"output_file_id":"file-4","y":"é"#;
         let want = ["batch_1", "file-2", "files/f3", "file-4"];
         assert_eq!(created_ids(text.as_bytes()), want);
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn owners_are_kept_across_runs_within_bounds() {
+    fn owners_are_bounded_and_restored_after_a_restart() {
         let dir = tempfile::tempdir().expect("a folder");
         let owners = ResourceOwners::open(dir.path(), NOW);
         for n in 0..MAX_RESOURCES + 10 {

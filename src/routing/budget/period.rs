@@ -47,7 +47,7 @@ mod tests {
     }
 
     #[test]
-    fn periods_are_those_of_the_calendar_where_the_ledger_is() {
+    fn periods_follow_the_calendar_of_the_ledger_time_zone() {
         let berlin = TimeZone::get("Europe/Berlin").unwrap();
         let shanghai = TimeZone::get("Asia/Shanghai").unwrap();
         for (per, moment, zone, from, until) in [

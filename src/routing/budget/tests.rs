@@ -52,7 +52,7 @@ fn spend(budgets: &Budgets, dollars: f64, now: UnixMillis) -> Vec<u8> {
 }
 
 #[test]
-fn what_is_under_way_is_counted_before_it_is_spent() {
+fn reservations_count_before_they_are_spent() {
     let budgets = budgets(&[budget(1.0, Period::Day, UnpricedPolicy::Warn)]);
     let reserve = |dollars| budgets.reserve(vec![ide()], Some(usd(dollars)), noon());
 
@@ -68,7 +68,7 @@ fn what_is_under_way_is_counted_before_it_is_spent() {
 }
 
 #[test]
-fn alone_a_request_may_go_beyond_what_is_left_and_then_none_does() {
+fn single_request_may_exceed_the_rest_and_blocks_later_ones() {
     let budgets = budgets(&[budget(1.0, Period::Day, UnpricedPolicy::Warn)]);
 
     let large =
@@ -78,7 +78,7 @@ fn alone_a_request_may_go_beyond_what_is_left_and_then_none_does() {
     assert_eq!(
         reported.iter().map(|reached| reached.percent).collect::<Vec<_>>(),
         [100],
-        "80 is told by 100"
+        "100 implies 80"
     );
     let until = Some(at("2025-09-04T00:00:00Z"));
     let day = budget(1.0, Period::Day, UnpricedPolicy::Warn);
@@ -133,7 +133,7 @@ fn longer_period_of_two_budgets_is_reported() {
 }
 
 #[test]
-fn a_clock_that_jumps_does_not_give_money_back() {
+fn clock_jump_does_not_refund_the_budget() {
     let budgets = budgets(&[budget(1.0, Period::Day, UnpricedPolicy::Warn)]);
     spend(&budgets, 1.0, noon());
     let is_spent = |now| {
@@ -161,7 +161,7 @@ fn unknown_prices_are_counted_or_refused() {
 }
 
 #[test]
-fn a_reload_keeps_what_was_spent_and_a_restart_takes_it_up() {
+fn spent_amounts_survive_a_reload_and_a_restart() {
     let day = budget(1.0, Period::Day, UnpricedPolicy::Warn);
     let first = budgets(&[day]);
     spend(&first, 0.9, noon());
@@ -179,7 +179,7 @@ fn a_reload_keeps_what_was_spent_and_a_restart_takes_it_up() {
     let second = budgets(&[raised]);
     kept.iter().for_each(|kept| second.restore(kept));
     assert_eq!(second.states(noon())[0].spent, usd(0.9));
-    assert_eq!(spend(&second, 0.8, noon()), [] as [u8; 0], "80 % were told before");
+    assert_eq!(spend(&second, 0.8, noon()), [] as [u8; 0], "80 % was reported before");
     second.raise_spent(&ide(), Period::Day, at("2025-09-03T00:00:00Z"), usd(1.9));
     second.raise_spent(&ide(), Period::Day, at("2025-09-02T00:00:00Z"), usd(9.0));
     assert_eq!(
@@ -198,7 +198,7 @@ fn a_reload_keeps_what_was_spent_and_a_restart_takes_it_up() {
 }
 
 #[test]
-fn holders_survive_their_text_and_stand_in_order() {
+fn holders_round_trip_as_text_and_are_ordered() {
     let all = [Holder::All, ide(), Holder::Upstream("a".into()), Holder::Key("a/work".into())];
     for holder in &all {
         assert_eq!(Holder::parse(&holder.text()).as_ref(), Some(holder));
@@ -219,7 +219,7 @@ proptest! {
     /// In any order of requests: no attempt starts on a spent budget, the displayed amount equals
     /// the billed amount, and every reservation is released.
     #[test]
-    fn pain_22_one_count_refuses_and_is_shown(steps in prop::collection::vec((0_u8..3, 1_i64..400, 0_i64..600), 1..80)) {
+    fn refused_amount_equals_the_displayed_amount(steps in prop::collection::vec((0_u8..3, 1_i64..400, 0_i64..600), 1..80)) {
         let limit = NANO_USD_PER_DOLLAR;
         let budgets = budgets(&[Budget { usd: NanoUsd(limit), period: Period::Total, unpriced: UnpricedPolicy::Warn }]);
         let mut under_way: HashMap<usize, BudgetReservation> = HashMap::new();

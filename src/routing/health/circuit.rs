@@ -440,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn a_longer_hint_extends_the_end_and_a_shorter_one_does_not() {
+    fn only_a_longer_hint_extends_the_cooldown() {
         let policy = policy();
         let first = Circuit::default().after(
             &fail(CooldownClass::RateLimited, Some(10), 1, 3),
@@ -456,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hint_is_capped_and_a_hint_of_nothing_is_none() {
+    fn hint_is_capped_and_zero_is_no_hint() {
         let policy = policy();
         let week = Circuit::default().after(
             &fail(CooldownClass::RateLimited, Some(7 * 86_400), 1, 1),
@@ -489,7 +489,7 @@ mod tests {
     }
 
     #[test]
-    fn what_failed_together_again_and_again_is_not_tested_together() {
+    fn repeated_common_failures_get_staggered_probes() {
         let policy = policy();
         let again = |id| {
             let once = Circuit::default().after(
@@ -525,7 +525,7 @@ mod tests {
     }
 
     #[test]
-    fn a_success_that_began_before_the_last_strike_resets_nothing() {
+    fn success_that_began_before_the_last_strike_resets_nothing() {
         let policy = policy();
         let open =
             Circuit::default().after(&fail(CooldownClass::ServerError, None, 5, 9), &policy, at(0));
@@ -542,7 +542,7 @@ mod tests {
     }
 
     #[test]
-    fn a_threshold_opens_only_at_its_strike() {
+    fn circuit_opens_only_at_its_strike_threshold() {
         let policy = policy();
         let mut circuit = Circuit::default();
         let cause = Arc::new(FailureReason::text("500"));
@@ -568,7 +568,7 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_holds_the_scope_for_five_seconds_and_gives_it_back_without_a_verdict() {
+    fn probe_reserves_the_scope_for_at_most_five_seconds() {
         let policy = policy();
         let open =
             Circuit::default().after(&fail(CooldownClass::ServerError, None, 1, 1), &policy, at(0));
@@ -587,7 +587,7 @@ mod tests {
     }
 
     #[test]
-    fn after_closing_attempts_go_two_then_four_then_all() {
+    fn closed_circuit_admits_two_then_four_then_all_attempts() {
         let policy = policy();
         let open =
             Circuit::default().after(&fail(CooldownClass::ServerError, None, 1, 1), &policy, at(0));
@@ -636,7 +636,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rejected_key_is_checked_after_ten_minutes_doubling_to_six_hours() {
+    fn rejected_key_is_rechecked_after_ten_minutes_up_to_six_hours() {
         let policy = policy();
         let mut circuit =
             Circuit::default().after(&fail(CooldownClass::Rejected, None, 1, 1), &policy, at(0));
@@ -655,7 +655,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_model_is_asked_for_again_soon_where_the_server_is_local() {
+    fn missing_model_is_retried_sooner_on_a_local_server() {
         let cause = Arc::new(FailureReason::text("404"));
         for (local, seconds) in [(true, 10), (false, 3_600)] {
             let failure = Failure {
@@ -709,7 +709,7 @@ mod tests {
         }
 
         #[test]
-        fn a_failure_never_brings_the_end_nearer(steps in proptest::collection::vec(signals(), 0..40)) {
+        fn failure_never_shortens_a_cooldown(steps in proptest::collection::vec(signals(), 0..40)) {
             let policy = policy();
             let (mut circuit, mut now) = (Circuit::default(), 0);
             for (pause, signal) in steps {

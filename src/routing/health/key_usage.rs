@@ -215,7 +215,7 @@ mod tests {
     const SMALL_DEMAND: TokenDemand = TokenDemand { input: 100, output: 100 };
 
     #[test]
-    fn a_models_own_limit_narrows_that_model_only() {
+    fn limit_of_a_model_applies_to_that_model_only() {
         let (glm, gpt): (Arc<str>, Arc<str>) = ("glm".into(), "gpt".into());
         let (all, narrow) = (KeyLimit { rpm: 3, tpm: 0 }, KeyLimit { rpm: 1, tpm: 0 });
         let mut spent = KeyUsage::default();

@@ -54,7 +54,7 @@ mod tests {
     use crate::routing::test_support::at;
 
     #[test]
-    fn a_peak_counts_at_once_and_is_forgotten_slowly() {
+    fn peak_counts_at_once_and_decays_slowly() {
         let mut peak = PeakEwma::default();
         assert_eq!(peak.expected(at(0)), 0.0);
         peak.record(Duration::from_millis(200), at(0));
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_not_used_is_tried_again_some_day() {
+    fn estimate_decays_while_unused() {
         let mut peak = PeakEwma::default();
         peak.record(Duration::from_secs(8), at(0));
         assert_eq!(peak.expected(at(120)), 2.0);

@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_known_until_the_reset() {
+    fn exhausted_limit_is_reported_until_its_reset() {
         let mut learned = RateLimitState::default();
         learned.update(
             &RateLimits {
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sent_counts_as_used_until_the_next_head() {
+    fn sent_requests_count_as_used_until_the_next_headers() {
         let mut learned = RateLimitState::default();
         learned.update(
             &RateLimits { requests: reply(60, 2, 10), ..RateLimits::default() },
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_of_which_nothing_is_used_never_falls_short() {
+    fn unused_limit_is_never_exhausted() {
         let mut learned = RateLimitState::default();
         learned.update(
             &RateLimits { input: reply(1_000, 1_000, 60), ..RateLimits::default() },
@@ -175,7 +175,7 @@ mod tests {
         #![proptest_config(cases())]
 
         #[test]
-        fn a_belief_always_ends(reset in any::<u64>(), remaining in any::<u64>(), input in any::<u64>(), output in any::<u64>()) {
+        fn every_learned_limit_expires(reset in any::<u64>(), remaining in any::<u64>(), input in any::<u64>(), output in any::<u64>()) {
             let mut learned = RateLimitState::default();
             let reset = Duration::from_secs(reset);
             let one = Some(RateLimit { limit: None, remaining, resets_in: reset });

@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_held_against_a_key_comes_back_as_it_was() {
+    fn key_state_is_restored_unchanged() {
         let (id, model): (KeyId, Arc<str>) = (KeyId(1), "m".into());
         let mut before = Health::new(policy());
         let key = before.keys.entry(id).or_default();
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn an_upstreams_circuit_and_times_come_back_and_what_is_over_is_a_probe() {
+    fn upstream_state_is_restored_and_expired_cooldowns_are_probed() {
         let (id, model): (UpstreamId, Arc<str>) = (UpstreamId(1), "m".into());
         let mut before = Health::new(policy());
         let upstream = before.upstreams.entry(id).or_default();

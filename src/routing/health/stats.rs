@@ -126,7 +126,7 @@ mod tests {
     use crate::routing::test_support::at;
 
     #[test]
-    fn stats_are_of_the_last_hundred_attempts_and_quarter_of_an_hour() {
+    fn stats_cover_the_last_100_attempts_within_15_minutes() {
         let mut stats = AttemptStats::default();
         assert_eq!(stats.view(at(0)).ttft_p50, None);
         for n in 1..=120_u64 {

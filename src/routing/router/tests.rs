@@ -163,7 +163,7 @@ fn wait(seconds: u64) -> Verdict {
 const AWAIT_PROBE: Verdict = Verdict::Wait { until: None };
 
 #[test]
-fn a_429_cools_the_key_for_that_model_only() {
+fn rate_limit_cools_the_key_for_that_model_only() {
     let mut world = RouterFixture::with_keys(1);
     let other = ready_candidates(&[target(&world.candidates[0].target.upstream, "other")]);
     let changes = world.fail_attempt(&world.start_attempt(0, 0), &limited(Some(30)), 0);
@@ -187,7 +187,7 @@ fn a_429_cools_the_key_for_that_model_only() {
 }
 
 #[test]
-fn after_a_429_all_requests_go_to_the_other_key() {
+fn requests_use_the_other_key_after_a_429() {
     let world = RouterFixture::with_keys(2);
     world.fail_attempt(&world.start_attempt(0, 0), &limited(Some(30)), 0);
     for now in 0..20 {
@@ -201,7 +201,7 @@ fn after_a_429_all_requests_go_to_the_other_key() {
 }
 
 #[test]
-fn an_account_out_of_money_takes_all_its_keys_out_and_no_other() {
+fn account_without_credit_excludes_all_its_keys_only() {
     let upstreams = [Arc::new(upstream(1, "openai", None, 3))];
     let account = |key: KeyId| AccountId(u32::from(key.0 == 102));
     let world =
@@ -224,7 +224,7 @@ fn an_account_out_of_money_takes_all_its_keys_out_and_no_other() {
 }
 
 #[test]
-fn one_500_on_the_only_key_is_no_outage() {
+fn one_500_on_the_only_key_is_not_an_outage() {
     let world = RouterFixture::with_keys(1);
     world.fail_attempt(&world.start_attempt(0, 0), &broken(), 0);
 
@@ -244,7 +244,7 @@ fn one_500_on_the_only_key_is_no_outage() {
 }
 
 #[test]
-fn a_429_without_a_hint_is_suspect_and_the_same_key_may_be_tried_again() {
+fn key_is_suspect_and_retryable_after_a_429_without_a_hint() {
     let world = RouterFixture::with_keys(1);
     let outcome = limited(None);
     world.fail_attempt(&world.start_attempt(0, 0), &outcome, 0);
@@ -290,12 +290,12 @@ fn two_requests_cannot_both_be_the_probe() {
     assert_eq!(
         tries(&third.verdict),
         Some((0, true)),
-        "a probe that said nothing gives its place back"
+        "a probe without a verdict releases its slot"
     );
 }
 
 #[test]
-fn a_probe_without_a_verdict_leaves_the_cooldown_as_it_was() {
+fn probe_without_a_verdict_does_not_change_the_cooldown() {
     let world = RouterFixture::with_keys(1);
     let ticket = world.start_attempt(0, 0);
     world.fail_attempt(&ticket, &limited(None), 0);
@@ -311,7 +311,7 @@ fn a_probe_without_a_verdict_leaves_the_cooldown_as_it_was() {
 }
 
 #[test]
-fn large_requests_are_not_probes_while_another_is_ready() {
+fn large_requests_do_not_probe_while_another_is_ready() {
     let world = RouterFixture::with_keys(2);
     world.fail_attempt(&world.start_attempt(0, 0), &limited(Some(10)), 0);
     let (decision, ticket) = world.decide_large(&[], 40_000, 10);
@@ -336,7 +336,7 @@ fn twenty_parallel_failures_are_one_strike() {
 }
 
 #[test]
-fn after_a_fault_of_an_upstream_others_of_its_tier_go_before_its_other_keys() {
+fn upstream_fault_prefers_other_upstreams_over_its_other_keys() {
     let world = RouterFixture::new(vec![
         upstream(1, "a", None, 3),
         upstream(2, "b", None, 1),
@@ -356,7 +356,7 @@ fn after_a_fault_of_an_upstream_others_of_its_tier_go_before_its_other_keys() {
 }
 
 #[test]
-fn after_faults_of_all_that_are_ready_a_suspect_goes_before_their_other_keys() {
+fn suspect_is_preferred_over_other_keys_of_faulty_upstreams() {
     let world = RouterFixture::new(vec![upstream(1, "a", None, 2), upstream(2, "b", None, 2)]);
     let tried = [world.failed_attempt(0, &broken())];
     for now in 0..3 {
@@ -380,7 +380,7 @@ fn after_faults_of_all_that_are_ready_a_suspect_goes_before_their_other_keys() {
 }
 
 #[test]
-fn a_second_is_taken_only_of_those_that_are_ready() {
+fn hedge_uses_only_ready_candidates() {
     let world = RouterFixture::new(vec![upstream(1, "a", None, 1), upstream(2, "b", None, 1)]);
     let ready = |tried: &[FailedAttempt], now: u64| {
         let question =
@@ -446,7 +446,7 @@ fn three_strikes_open_an_upstream_and_another_serves() {
 }
 
 #[test]
-fn a_refusal_shows_that_the_upstream_works() {
+fn refusal_shows_that_the_upstream_works() {
     let world = RouterFixture::with_keys(2);
     for now in 0..2 {
         world.fail_attempt(&world.start_attempt(now as usize % 2, now), &refused(), now);
@@ -467,7 +467,7 @@ fn a_refusal_shows_that_the_upstream_works() {
 }
 
 #[test]
-fn a_bad_request_cools_nothing() {
+fn bad_request_cools_nothing() {
     let world = RouterFixture::with_keys(1);
     for _ in 0..10 {
         assert!(
@@ -485,7 +485,7 @@ fn a_bad_request_cools_nothing() {
 }
 
 #[test]
-fn a_stream_that_broke_after_content_counts_against_the_upstream_only() {
+fn stream_broken_after_content_is_a_strike_for_the_upstream_only() {
     let world = RouterFixture::with_keys(1);
     let lost = classify_transport(&TransportFault {
         kind: TransportKind::BodyBroken,
@@ -517,7 +517,7 @@ fn a_stream_that_broke_after_content_counts_against_the_upstream_only() {
 }
 
 #[test]
-fn a_rejected_key_is_not_tested_by_traffic() {
+fn rejected_key_is_not_probed_by_traffic() {
     let world = RouterFixture::with_keys(1);
     let rejected = reply(FaultKind::KeyRejected, 401, "invalid_api_key", None);
     let (early, late) = (world.start_attempt(0, 0), world.start_attempt(0, 0));
@@ -549,12 +549,12 @@ fn a_rejected_key_is_not_tested_by_traffic() {
     assert_eq!(
         tries(&world.preview_verdict(&[], 602)),
         Some((0, false)),
-        "the old secret's failure says nothing about the new one"
+        "the old secret's failure does not affect the new one"
     );
 }
 
 #[test]
-fn a_free_check_brings_a_rejected_key_back() {
+fn free_check_restores_a_rejected_key() {
     let world = RouterFixture::with_keys(1);
     world.fail_attempt(
         &world.start_attempt(0, 0),
@@ -566,7 +566,7 @@ fn a_free_check_brings_a_rejected_key_back() {
 }
 
 #[test]
-fn no_cooldown_outlives_its_cap_and_the_next_request_tests_it() {
+fn cooldown_ends_at_its_cap_and_the_next_request_probes() {
     let world = RouterFixture::with_keys(1);
     let days = limited(Some(156 * 3_600));
     world.fail_attempt(&world.start_attempt(0, 0), &days, 0);
@@ -579,7 +579,7 @@ fn no_cooldown_outlives_its_cap_and_the_next_request_tests_it() {
     assert_eq!(
         tries(&decision.verdict),
         Some((0, true)),
-        "one request goes through, whatever the vendor said"
+        "one request goes through despite the provider"
     );
     world.finish_attempt(&ticket.expect("a ticket"), 3_601);
     assert_eq!(
@@ -597,7 +597,7 @@ fn no_cooldown_outlives_its_cap_and_the_next_request_tests_it() {
 }
 
 #[test]
-fn warming_clears_everything_narrower() {
+fn warming_clears_all_narrower_scopes() {
     let world = RouterFixture::with_keys(1);
     for (scope, outcome) in [
         (Scope::Key(KeyId(100)), broken()),
@@ -619,7 +619,7 @@ fn warming_clears_everything_narrower() {
 }
 
 #[test]
-fn what_was_cooled_by_hand_stays_so_until_its_end() {
+fn manual_cooldown_lasts_until_its_end() {
     let world = RouterFixture::with_keys(2);
     let running = world.start_attempt(0, 0);
     world.router.cool(&Scope::Key(KeyId(100)), Duration::from_secs(600), at(0));
@@ -634,7 +634,7 @@ fn what_was_cooled_by_hand_stays_so_until_its_end() {
 }
 
 #[test]
-fn limits_hold_and_free_themselves() {
+fn limits_are_enforced_and_expire() {
     let mut limited = upstream(1, "openai", None, 1);
     Arc::make_mut(&mut limited.keys[0]).rpm = 2;
     let world = RouterFixture::new(vec![limited]);
@@ -664,7 +664,7 @@ fn limits_hold_and_free_themselves() {
 }
 
 #[test]
-fn a_worse_tier_serves_only_while_the_better_cannot() {
+fn lower_tier_serves_only_while_the_higher_cannot() {
     let mut spare = upstream(2, "spare", None, 1);
     spare.priority = 20;
     let world = RouterFixture::new(vec![spare, upstream(1, "main", None, 1)]);
@@ -715,7 +715,7 @@ fn unusable_keys_have_a_reason() {
 }
 
 #[test]
-fn a_fresh_list_brings_a_missing_model_back() {
+fn new_model_list_restores_a_missing_model() {
     let world = RouterFixture::with_keys(1);
     world.fail_attempt(
         &world.start_attempt(0, 0),
@@ -745,7 +745,7 @@ fn a_fresh_list_brings_a_missing_model_back() {
 }
 
 #[test]
-fn a_reload_keeps_what_stays_and_drops_what_is_gone() {
+fn reload_preserves_remaining_upstreams_and_drops_removed_ones() {
     let world = RouterFixture::new(vec![upstream(1, "a", None, 1), upstream(2, "b", None, 0)]);
     let out = reply(FaultKind::Quota, 402, "", None);
     let late = world.start_attempt(0, 0);
@@ -768,7 +768,7 @@ fn a_reload_keeps_what_stays_and_drops_what_is_gone() {
 }
 
 #[test]
-fn a_model_that_cannot_take_the_request_is_passed_over_while_another_can() {
+fn model_unable_to_serve_the_request_is_skipped_for_another() {
     let mut spare = upstream(2, "spare", None, 1);
     spare.priority = 20;
     let mut world = RouterFixture::new(vec![upstream(1, "main", None, 1), spare]);
@@ -788,7 +788,7 @@ fn a_model_that_cannot_take_the_request_is_passed_over_while_another_can() {
 }
 
 #[test]
-fn every_other_candidate_has_its_reason() {
+fn every_skipped_candidate_has_a_reason() {
     let world = RouterFixture::new(vec![
         upstream(1, "a", None, 3),
         upstream(2, "b", None, 2),
@@ -935,7 +935,7 @@ mod model_check {
         }
 
         #[test]
-        fn a_request_with_one_healthy_candidate_always_reaches_it(history in steps(), hows in proptest::collection::vec(3_usize..10, 8)) {
+        fn request_with_one_healthy_candidate_always_reaches_it(history in steps(), hows in proptest::collection::vec(3_usize..10, 8)) {
             let mut world = world();
             let (mut now, mut running) = (0, Vec::<AttemptTicket>::new());
             for step in history {

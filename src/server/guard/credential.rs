@@ -201,7 +201,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_that_cannot_be_read_is_known_by_its_hash() {
+    fn unreadable_key_is_recognised_by_its_hash() {
         let secret = |text: &str| Secret::new(text.to_owned());
         let named = |name: &str| Arc::new(Project { name: name.into(), ..Project::default() });
         let hash = SaltedHash::of(&secret("aip-kept")).expect("random bytes");
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_found_in_every_form_that_clients_write() {
+    fn key_is_read_from_every_header_form() {
         for (name, value, expected) in [
             ("authorization", "Bearer aip-k", Some("aip-k")),
             ("authorization", "bearer  aip-k", Some("aip-k")),

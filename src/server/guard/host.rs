@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_our_own_names_are_answered() {
+    fn only_local_host_names_are_accepted() {
         let trusted = ["mybox.lan".to_owned()];
         for (host, ok) in [
             ("localhost:8642", true),

@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pages_are_refused_unless_listed() {
+    fn origins_are_refused_unless_listed() {
         let allowed = ["http://localhost:3000".to_owned()];
         for (name, value, ok) in [
             ("origin", "http://localhost:3000", true),

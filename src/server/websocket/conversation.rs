@@ -56,7 +56,7 @@ mod tests {
     use crate::base::json::reader;
 
     #[test]
-    fn thoughts_that_cannot_be_read_are_not_sent_back() {
+    fn unreadable_reasoning_is_not_sent_back() {
         let output = br#"[{"type":"reasoning","id":"rs_1","encrypted_content":null},{"type":"reasoning","encrypted_content":"x"},{"type":"message"}]"#;
         let mut last = Conversations::default();
         last.record("resp_1".to_owned(), "", reader::parse(output).ok());
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_conversations_make_room() {
+    fn oldest_conversations_are_evicted() {
         let mut last = Conversations::default();
         for number in 0..=MAX_COUNT {
             last.record(number.to_string(), "{}", None);

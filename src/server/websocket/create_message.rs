@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_becomes_a_streaming_request() {
+    fn message_becomes_a_streaming_request() {
         let message = json!({"type": "response.create", "model": "m", "input": "hi", "background": false, "store": false, "metadata": {"type": "x"}});
         let read = read(&message.to_string(), &Conversations::default()).expect("a request");
         assert_eq!(
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_response_that_nobody_stored_is_continued_with_all_its_items() {
+    fn unstored_response_is_continued_with_all_its_items() {
         let mut known = Conversations::default();
         let output = reader::parse(br#"[{"b":2}]"#).ok();
         known.record("resp_1".to_owned(), r#"{"a":1}"#, output);

@@ -211,7 +211,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn messages_get_the_name_of_their_stream() {
+    fn messages_have_the_id_of_their_stream() {
         let named = |text: &'static str| with_id(&Utf8Bytes::from_static(text), "a\"b").to_string();
         assert_eq!(named(r#"{"type":"x"}"#), r#"{"stream_id":"a\"b","type":"x"}"#);
         assert_eq!(named(" { }"), r#"{"stream_id":"a\"b" }"#);
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_response_is_known_by_name_or_type() {
+    fn end_of_a_response_is_detected_by_name_or_type() {
         let kind = |block: &str| match read_output(block.as_bytes()) {
             Some(OutputKind::Message(_)) => "message",
             Some(OutputKind::Complete(_)) => "complete",

@@ -121,7 +121,7 @@ mod tests {
     };
 
     #[test]
-    fn every_order_shows_the_same_rows() {
+    fn every_sort_order_shows_the_same_rows() {
         for screen in Screen::ALL {
             let mut app = sample::app();
             app.screen = screen;
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn sorting_keeps_running_requests_on_top_and_equal_rows_in_their_order() {
+    fn sorting_is_stable_and_keeps_running_requests_on_top() {
         let mut app = sample::app();
         let running = app.live().unwrap().running.len();
         app.list_state_mut().sort = 1;

@@ -50,7 +50,7 @@ fn accepted(seq: u64) -> Msg {
 }
 
 #[test]
-fn the_selected_row_stays_selected_while_others_come() {
+fn selected_row_stays_selected_when_rows_are_added() {
     let mut app = app();
     press(&mut app, "jj");
     let before = app.list_state().selected.clone();
@@ -63,7 +63,7 @@ fn the_selected_row_stays_selected_while_others_come() {
 }
 
 #[test]
-fn the_selection_moves_on_when_its_row_is_gone() {
+fn selection_moves_when_its_row_is_removed() {
     let mut app = app();
     press(&mut app, "j");
     clamp_selection(&mut app, frame_context());
@@ -74,7 +74,7 @@ fn the_selection_moves_on_when_its_row_is_gone() {
 }
 
 #[test]
-fn costly_acts_ask_and_n_means_no() {
+fn costly_actions_ask_and_n_declines() {
     for (screen, key, question, effect) in [
         (
             Screen::Live,
@@ -119,7 +119,7 @@ fn costly_acts_ask_and_n_means_no() {
 }
 
 #[test]
-fn w_acts_on_the_row_and_elsewhere_on_the_problem() {
+fn w_warms_the_selected_row_or_the_shown_problem() {
     for (screen, keys, want) in [
         (Screen::Live, "w", Action::WarmUpstream { upstream: "dead".to_owned() }),
         (
@@ -136,7 +136,7 @@ fn w_acts_on_the_row_and_elsewhere_on_the_problem() {
 }
 
 #[test]
-fn leaving_asks_only_where_it_ends_the_proxy() {
+fn quitting_asks_only_if_it_stops_the_proxy() {
     let mut app = app();
     assert_eq!(press(&mut app, "q"), [Effect::Leave { stop_proxy: false }]);
 
@@ -151,7 +151,7 @@ fn leaving_asks_only_where_it_ends_the_proxy() {
 }
 
 #[test]
-fn a_filter_holds_while_it_is_typed_and_a_bad_one_keeps_the_rows() {
+fn filter_applies_while_typing_and_an_invalid_one_is_ignored() {
     let mut app = app();
     press(&mut app, "/status:5xx");
     assert_eq!(screens::list_rows(&app).len(), 1);
@@ -166,7 +166,7 @@ fn a_filter_holds_while_it_is_typed_and_a_bad_one_keeps_the_rows() {
 }
 
 #[test]
-fn a_gap_in_the_events_asks_for_a_snapshot_once() {
+fn event_gap_requests_one_snapshot() {
     let mut app = app();
     assert_eq!(update(&mut app, accepted(42), frame_context()), []);
     assert_eq!(update(&mut app, accepted(42), frame_context()), [], "known already");
@@ -189,7 +189,7 @@ fn snapshot_does_not_undo_newer_events() {
 }
 
 #[test]
-fn health_is_asked_for_at_once_and_numbers_only_where_they_show() {
+fn health_is_refreshed_at_once_and_numbers_only_when_visible() {
     let mut app = app();
     assert_eq!(update(&mut app, accepted(42), frame_context_after(60_000)), []);
     app.screen = Screen::Upstreams;
@@ -209,14 +209,14 @@ fn health_is_asked_for_at_once_and_numbers_only_where_they_show() {
 }
 
 #[test]
-fn a_wait_that_ends_is_looked_at_again() {
+fn elapsed_wait_refreshes_the_snapshot() {
     let mut app = app();
     assert_eq!(update(&mut app, Msg::Tick, frame_context_after(11_000)), []);
     assert_eq!(update(&mut app, Msg::Tick, frame_context_after(12_500)), [Effect::FetchSnapshot]);
 }
 
 #[test]
-fn a_lost_proxy_keeps_the_last_picture_and_comes_back() {
+fn lost_proxy_keeps_the_last_screen_until_it_reconnects() {
     let mut app = app();
     update(
         &mut app,
@@ -240,7 +240,7 @@ fn a_lost_proxy_keeps_the_last_picture_and_comes_back() {
 }
 
 #[test]
-fn a_paused_picture_stands_still() {
+fn paused_screen_does_not_change() {
     let mut app = app();
     press(&mut app, "p");
     update(&mut app, accepted(42), frame_context());
@@ -250,7 +250,7 @@ fn a_paused_picture_stands_still() {
 }
 
 #[test]
-fn the_answer_to_an_act_shows_for_three_seconds() {
+fn action_reply_is_shown_for_three_seconds() {
     let mut app = app();
     update(
         &mut app,
@@ -268,7 +268,7 @@ fn the_answer_to_an_act_shows_for_three_seconds() {
 }
 
 #[test]
-fn a_click_selects_two_open_and_a_tab_goes_there() {
+fn click_selects_double_click_opens_and_tabs_switch() {
     let mut app = app();
     app.size = (120, 40);
     let click = |column, row| {
@@ -303,7 +303,7 @@ fn copying_never_needs_the_proxy() {
 }
 
 #[test]
-fn enter_opens_what_the_row_is_about() {
+fn enter_opens_the_subject_of_the_row() {
     let mut app = app();
     press(&mut app, "6");
     press_code(&mut app, KeyCode::Enter);
@@ -323,7 +323,7 @@ fn enter_opens_what_the_row_is_about() {
 }
 
 #[test]
-fn looking_at_a_running_request_asks_for_its_words_as_they_come() {
+fn open_running_request_streams_its_transcript() {
     let mut app = app();
     let query = |only_answer| Effect::FetchTranscript {
         id: sample::request_id(101),
@@ -358,7 +358,7 @@ fn looking_at_a_running_request_asks_for_its_words_as_they_come() {
 }
 
 #[test]
-fn an_answer_is_followed_until_its_reader_scrolls_up() {
+fn answer_is_followed_until_the_user_scrolls_up() {
     let mut app = app();
     app.size = (80, 24);
     press_code(&mut app, KeyCode::Enter);
@@ -380,7 +380,7 @@ fn an_answer_is_followed_until_its_reader_scrolls_up() {
 }
 
 #[test]
-fn a_replay_asks_for_the_model_and_goes_on_enter() {
+fn replay_asks_for_the_model_and_starts_on_enter() {
     let mut app = app();
     press(&mut app, "jjr");
     assert!(
@@ -400,7 +400,7 @@ fn a_replay_asks_for_the_model_and_goes_on_enter() {
 }
 
 #[test]
-fn a_copied_request_is_the_one_that_was_sent_where_that_is_known() {
+fn copied_request_is_the_original_if_known() {
     let mut app = app();
     press(&mut app, "jj");
     press_code(&mut app, KeyCode::Enter);
@@ -426,7 +426,7 @@ fn a_copied_request_is_the_one_that_was_sent_where_that_is_known() {
 }
 
 #[test]
-fn sums_are_asked_for_where_they_show_and_again_when_something_ended() {
+fn usage_is_fetched_when_visible_and_after_a_request_ends() {
     let mut app = app();
     let ask = |by, days| Effect::FetchUsage { by, days };
     assert_eq!(press(&mut app, "5"), [ask(GroupBy::Model, 7)]);
@@ -457,7 +457,7 @@ fn sums_are_asked_for_where_they_show_and_again_when_something_ended() {
 }
 
 #[test]
-fn a_row_of_sums_leads_to_its_requests() {
+fn usage_row_opens_its_requests() {
     let mut app = app();
     app.screen = Screen::Usage;
     press_code(&mut app, KeyCode::Enter);
@@ -468,7 +468,7 @@ fn a_row_of_sums_leads_to_its_requests() {
 }
 
 #[test]
-fn the_log_goes_on_with_the_past_for_its_filter() {
+fn log_continues_with_filtered_history() {
     let mut app = app();
     let before = Some(sample::request_id(1));
     let ask = |filter: &str| Effect::FetchHistory { filter: filter.to_owned(), before };
@@ -489,7 +489,7 @@ fn the_log_goes_on_with_the_past_for_its_filter() {
 }
 
 #[test]
-fn help_over_a_request_goes_back_to_it() {
+fn closing_help_returns_to_the_request() {
     let mut app = app();
     press_code(&mut app, KeyCode::Enter);
     let before = app.overlay.clone();
@@ -500,7 +500,7 @@ fn help_over_a_request_goes_back_to_it() {
 }
 
 #[test]
-fn the_account_of_a_request_comes_when_it_has_ended() {
+fn explanation_is_fetched_only_for_ended_requests() {
     let mut app = app();
     press_code(&mut app, KeyCode::Enter);
     assert_eq!(press(&mut app, "i"), [], "it runs");
@@ -531,7 +531,7 @@ fn the_account_of_a_request_comes_when_it_has_ended() {
 }
 
 #[test]
-fn what_was_sent_again_is_named_as_its_title_and_one_key_away() {
+fn replayed_request_is_named_by_its_title_and_opened_with_one_key() {
     let mut app = app();
     press(&mut app, "n");
     assert_eq!(app.overlay, None);
@@ -556,7 +556,7 @@ fn what_was_sent_again_is_named_as_its_title_and_one_key_away() {
 }
 
 #[test]
-fn what_ends_counts_today_but_not_with_the_built_in_upstream() {
+fn ended_requests_count_today_except_those_of_the_demo() {
     let ended = |id| {
         EventKind::Ended {
         id,
@@ -587,7 +587,7 @@ fn what_ends_counts_today_but_not_with_the_built_in_upstream() {
 }
 
 #[test]
-fn the_first_step_down_leaves_the_marked_row_and_the_problem_line_opens_the_list() {
+fn first_down_key_moves_the_selection_and_clicks_open_problems() {
     let mut app = app();
     press(&mut app, "j");
     assert_eq!(app.list_state().selected, Some(RowId::Request(sample::request_id(102))));

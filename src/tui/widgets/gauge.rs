@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn amounts_fill_their_room_from_the_left() {
+    fn gauge_fills_from_the_left() {
         for (part, total, want) in [
             (0, 60, "░░░░░"),
             (1, 60, "█░░░░"),

@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_leave_in_their_order_and_grow_up_to_their_most() {
+    fn columns_hide_in_order_and_grow_to_their_maximum() {
         let columns = [column(10, 20, 0), column(10, 10, 1), column(10, 10, 2)];
         let at = |width| {
             fit_columns(&columns, width)

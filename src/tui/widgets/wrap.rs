@@ -89,7 +89,7 @@ mod tests {
     use crate::base::sanitize::display_width;
 
     #[test]
-    fn words_stay_whole_and_wide_characters_count_twice() {
+    fn lines_break_between_words_and_wide_characters_count_twice() {
         for (text, want) in [
             ("one two three", vec!["one two", "three"]),
             ("abcdefghijkl", vec!["abcdefgh", "ijkl"]),
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_flow_into_lines() {
+    fn pieces_are_wrapped_into_lines() {
         let piece = |text: &str| vec![span(text, ThemeRole::Text)];
         let lines = flow([piece("aaaa"), piece("bbbb"), piece("cccc")].into_iter(), 12);
         assert_eq!(lines.iter().map(Vec::len).collect::<Vec<_>>(), [3, 1]);
@@ -113,7 +113,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_line_is_wider_than_its_room(text in "[a-z 通\u{301}👩\n]{0,200}", room in 2_usize..40) {
+        fn no_line_exceeds_its_width(text in "[a-z 通\u{301}👩\n]{0,200}", room in 2_usize..40) {
             for line in wrap(&text, room, 1_000) {
                 prop_assert!(display_width(&line) <= room, "{line:?}");
             }

@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn a_configured_proxy_is_always_used_and_its_port_is_filled_in() {
+    fn configured_proxy_is_always_used_and_has_a_default_port() {
         for (url, expected) in [
             ("http://u:p%40ss@proxy.corp", "http://proxy.corp:80/"),
             ("https://proxy.corp:8443", "https://proxy.corp:8443/"),
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn this_machine_is_never_behind_the_environments_proxy() {
+    fn loopback_never_uses_the_proxy_of_the_environment() {
         let route = ConnectRoute::Environment(
             Matcher::builder().all("http://proxy.corp:3128").build(),
             ProxyExceptions::default(),

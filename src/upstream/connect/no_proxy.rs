@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_forms_of_curl_and_go_are_understood() {
+    fn no_proxy_forms_of_curl_and_go_are_supported() {
         let list =
             "*.corp, llm.example:8443,[fd00::1]:9000, fd00::2,plain.example, ,bad:port,10.0.0.0/8";
         let all = ProxyExceptions::parse(list);

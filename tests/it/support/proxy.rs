@@ -273,7 +273,7 @@ impl Drop for Proxy {
         drop(self.child.kill());
         drop(self.child.wait());
         if std::thread::panicking() {
-            eprintln!("--- aiproxy said:\n{}", self.output());
+            eprintln!("--- output of aiproxy:\n{}", self.output());
         }
     }
 }

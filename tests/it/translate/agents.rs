@@ -35,7 +35,7 @@ fn offered(upstream: &Upstream, n: usize) -> Vec<String> {
 }
 
 #[test]
-fn tools_of_one_name_are_offered_apart_and_called_as_they_were_defined() {
+fn tools_with_equal_names_are_renamed_and_mapped_back() {
     let schema = json!({"type": "object", "properties": {}});
     let function = json!({"type": "function", "name": "docs__search", "parameters": schema});
     let inner = json!({"type": "custom", "name": "search"});
@@ -74,7 +74,7 @@ fn tools_of_one_name_are_offered_apart_and_called_as_they_were_defined() {
 }
 
 #[test]
-fn found_tools_stay_when_the_conversation_goes_on_by_its_id() {
+fn found_tools_are_kept_when_a_conversation_continues_by_id() {
     let schema = json!({"type": "object", "properties": {}});
     let search = json!({"type": "tool_search", "execution": "client", "parameters": schema});
     let found = json!({"type": "namespace", "name": "cal", "tools": [{"type": "function", "name": "add", "parameters": schema}]});
@@ -100,7 +100,7 @@ fn found_tools_stay_when_the_conversation_goes_on_by_its_id() {
 }
 
 #[test]
-fn a_compacted_conversation_goes_on_by_its_id_from_the_summary() {
+fn compacted_conversation_continues_by_id_from_the_summary() {
     let (upstream, proxy) = proxy_before(
         "openai",
         vec![full_scene("openai", "they greeted"), full_scene("openai", "on")],
@@ -124,7 +124,7 @@ fn a_compacted_conversation_goes_on_by_its_id_from_the_summary() {
 }
 
 #[test]
-fn a_compaction_of_ours_is_readable_for_upstreams_of_its_own_dialect() {
+fn local_compaction_is_readable_by_responses_upstreams() {
     let (upstream, proxy) = proxy_before("responses", vec![full_scene("responses", "on")]);
     let item = json!({"type": "compaction", "encrypted_content": "rs_aip_summary:they greeted"});
 
@@ -137,7 +137,7 @@ fn a_compaction_of_ours_is_readable_for_upstreams_of_its_own_dialect() {
 }
 
 #[test]
-fn an_answer_without_a_summary_is_no_compaction() {
+fn answer_without_a_summary_is_not_a_compaction() {
     let (_upstream, proxy) = proxy_before(
         "openai",
         vec![
@@ -153,7 +153,7 @@ fn an_answer_without_a_summary_is_no_compaction() {
 }
 
 #[test]
-fn items_of_our_responses_are_found_by_reference_and_others_refused() {
+fn item_references_to_local_responses_resolve_and_others_fail() {
     let (upstream, proxy) =
         proxy_before("openai", vec![chat_call("f", "{}"), full_scene("openai", "done")]);
     let tools = json!([{"type": "function", "name": "f", "parameters": {"type": "object", "properties": {}}}]);
@@ -177,7 +177,7 @@ fn items_of_our_responses_are_found_by_reference_and_others_refused() {
 }
 
 #[test]
-fn files_and_caches_of_another_provider_are_refused_by_name() {
+fn foreign_files_and_caches_are_refused_by_name() {
     let file =
         json!([{"role": "user", "content": [{"type": "input_image", "file_id": "file-abc"}]}]);
     for dialect in DIALECTS {
@@ -208,7 +208,7 @@ fn files_and_caches_of_another_provider_are_refused_by_name() {
 }
 
 #[test]
-fn a_file_goes_to_the_upstream_that_can_have_it() {
+fn file_is_routed_to_the_upstream_that_has_it() {
     let (chat, claude) = (
         Upstream::start(vec![full_scene("openai", "seen")]),
         Upstream::start(vec![Scene::json(
@@ -228,7 +228,7 @@ fn a_file_goes_to_the_upstream_that_can_have_it() {
 }
 
 #[test]
-fn items_that_say_nothing_leave_no_empty_message() {
+fn empty_items_produce_no_empty_message() {
     let printed = json!({"role": "user", "content": "a"});
     for dialect in ["openai", "ollama"] {
         for item in [

@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use aiproxy::dialect::losses;
 
 #[test]
-fn the_losses_in_the_docs_are_the_losses_of_the_table() {
+fn losses_in_the_docs_match_the_table() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/translation.md");
     let text = fs::read_to_string(&path).expect("the docs are there");
     let (begin, end) = ("<!-- losses: written by a test -->\n", "<!-- end of losses -->");

@@ -12,7 +12,7 @@ fn openai_vectors() -> Value {
 }
 
 #[test]
-fn embeddings_go_from_every_form_to_every_form() {
+fn embeddings_are_translated_between_all_forms() {
     let answers = [
         ("openai", openai_vectors()),
         ("gemini", json!({"embeddings": [{"values": [0.5, -1.0]}, {"values": [0.25, 2.0]}]})),
@@ -64,7 +64,7 @@ fn embeddings_go_from_every_form_to_every_form() {
 }
 
 #[test]
-fn rerank_goes_from_one_form_to_another() {
+fn rerank_is_translated_between_forms() {
     let answer = json!({"object": "list", "model": "m", "data": [{"index": 1, "relevance_score": 0.9}, {"index": 0, "relevance_score": 0.1}], "usage": {"total_tokens": 9}});
     let (upstream, proxy) =
         proxy_before_with("openai", vec![Scene::json(200, &answer)], "preset = \"voyage\"");
@@ -84,7 +84,7 @@ fn rerank_goes_from_one_form_to_another() {
 }
 
 #[test]
-fn old_completions_are_answered_by_chat_upstreams() {
+fn legacy_completions_are_answered_by_chat_upstreams() {
     for dialect in ["anthropic", "gemini"] {
         let (_upstream, proxy) = proxy_before(dialect, vec![full_scene(dialect, "b()")]);
         let body =
@@ -100,7 +100,7 @@ fn old_completions_are_answered_by_chat_upstreams() {
 }
 
 #[test]
-fn ollama_clients_see_cards_and_lists_of_models_elsewhere() {
+fn ollama_clients_get_cards_and_lists_of_other_models() {
     let (upstream, proxy) = proxy_before("anthropic", vec![full_scene("anthropic", "hi")]);
 
     let card = proxy.send(&Request::post("/api/show", &json!({"model": "m"})));

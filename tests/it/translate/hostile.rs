@@ -95,7 +95,7 @@ fn full_request(dialect: &str) -> (String, Value) {
 }
 
 #[test]
-fn odd_bodies_never_break_anything() {
+fn unusual_bodies_never_break_the_proxy() {
     let mut dice = ValueRng(1);
     for upstream_dialect in ["openai", "anthropic", "gemini"] {
         let upstream = Upstream::start(vec![full_scene(upstream_dialect, "ok")]);
@@ -126,7 +126,7 @@ fn odd_bodies_never_break_anything() {
 }
 
 #[test]
-fn odd_answers_end_in_an_error_or_an_answer() {
+fn unusual_answers_end_in_an_error_or_an_answer() {
     let mut dice = ValueRng(2);
     for upstream_dialect in DIALECTS {
         let good = stream_events(upstream_dialect, &["hel", "lo"]).concat().into_bytes();

@@ -400,7 +400,7 @@ fn run_cases(proxy: &Proxy, model: &str, upstream: &str, streams: bool) {
 }
 
 #[test]
-fn the_cases_of_the_compliance_suite_pass_over_every_dialect() {
+fn compliance_suite_passes_over_every_dialect() {
     for dialect in DIALECTS {
         // An upstream that answers a streamed request in one piece streams all the same.
         let upstream = Upstream::with_director(move |request, _| {
@@ -413,7 +413,7 @@ fn the_cases_of_the_compliance_suite_pass_over_every_dialect() {
 }
 
 #[test]
-fn the_cases_of_the_compliance_suite_pass_over_the_demo() {
+fn compliance_suite_passes_over_the_demo() {
     let proxy = Setup::new().start();
     run_cases(&proxy, "demo/tools", "demo", true);
     run_cases(&proxy, "demo/think", "a model that thinks", true);

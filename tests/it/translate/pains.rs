@@ -35,7 +35,7 @@ fn has_signature(body: &Value) -> bool {
 }
 
 #[test]
-fn signatures_come_back_byte_for_byte_through_a_client_that_cannot_carry_them() {
+fn signatures_are_restored_for_clients_that_drop_them() {
     let (upstream, proxy) = proxy_before(
         "anthropic",
         vec![Scene::json(200, &thinking_call()), full_scene("anthropic", "sunny")],
@@ -56,7 +56,7 @@ fn signatures_come_back_byte_for_byte_through_a_client_that_cannot_carry_them() 
 }
 
 #[test]
-fn streamed_signatures_come_back_as_well() {
+fn streamed_signatures_are_restored() {
     let content = thinking_call()["content"].clone();
     let mut events = vec![anthropic_event(
         &json!({"type": "message_start", "message": anthropic_message(&json!([]), "tool_use")}),
@@ -135,7 +135,7 @@ fn foreign_reasoning_is_dropped_and_listed_as_a_loss() {
 }
 
 #[test]
-fn cache_control_is_carried_on_every_block_type() {
+fn cache_control_is_preserved_on_every_block_type() {
     let (upstream, proxy) = proxy_before("anthropic", vec![full_scene("anthropic", "ok")]);
     let mark = json!({"type": "ephemeral", "ttl": "1h"});
     let png = json!({"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="});
@@ -170,7 +170,7 @@ fn cache_control_is_carried_on_every_block_type() {
 }
 
 #[test]
-fn marks_of_chat_clients_are_carried() {
+fn cache_control_of_chat_clients_is_preserved() {
     let (upstream, proxy) = proxy_before("anthropic", vec![full_scene("anthropic", "ok")]);
     let mark = json!({"type": "ephemeral"});
     let mut tool = weather_tool();
@@ -202,7 +202,7 @@ fn marks_of_chat_clients_are_carried() {
 }
 
 #[test]
-fn interleaved_parallel_calls_keep_their_arguments() {
+fn arguments_of_interleaved_calls_are_not_mixed() {
     let call = |at: usize, mut call: Value| {
         call["index"] = json!(at);
         chunk(&json!({"tool_calls": [call]}), None)
@@ -230,7 +230,7 @@ fn interleaved_parallel_calls_keep_their_arguments() {
 }
 
 #[test]
-fn a_truncated_stream_ends_in_an_error_of_the_clients_dialect() {
+fn truncated_stream_ends_in_an_error_of_the_client_dialect() {
     for upstream in DIALECTS {
         let all = stream_events(upstream, &["half", " more"]);
         // Drops the end of the stream: both the finish and the terminal event.
@@ -260,7 +260,7 @@ fn proxy_with_bad_then_good(
 }
 
 #[test]
-fn an_error_inside_a_200_of_another_dialect_fails_over() {
+fn error_inside_a_200_of_another_dialect_fails_over() {
     let error =
         json!({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}});
     let started = anthropic_event(
@@ -308,7 +308,7 @@ fn nothing_is_replayed_after_content() {
 }
 
 #[test]
-fn a_silent_translated_stream_is_kept_alive_in_the_clients_dialect() {
+fn silent_translated_stream_gets_pings_in_the_client_dialect() {
     let gate = Gate::closed();
     let (_upstream, proxy) = proxy_before("openai", vec![Scene::sse(&["a", "b"]).gate(2, &gate)]);
     let waits: Vec<_> = [("anthropic", "event: ping"), ("responses", ": "), ("gemini", "\n\n\n\n")]
@@ -336,7 +336,7 @@ fn a_silent_translated_stream_is_kept_alive_in_the_clients_dialect() {
 }
 
 #[test]
-fn tokens_are_counted_with_the_tools_where_no_upstream_counts() {
+fn tokens_are_counted_locally_if_no_upstream_counts() {
     let (_upstream, proxy) = proxy_before("openai", vec![full_scene("openai", "never asked")]);
     let schema: Value = (0..40)
         .map(|n| {
@@ -374,7 +374,7 @@ fn tokens_are_counted_with_the_tools_where_no_upstream_counts() {
 }
 
 #[test]
-fn an_upstream_that_counts_is_asked() {
+fn token_counts_come_from_an_upstream_that_counts() {
     let (upstream, proxy) =
         proxy_before("anthropic", vec![Scene::json(200, &json!({"input_tokens": 42}))]);
     for (path, body, field) in [
@@ -402,7 +402,7 @@ fn an_upstream_that_counts_is_asked() {
 }
 
 #[test]
-fn schemas_are_made_to_fit_gemini_and_each_loss_is_named() {
+fn schemas_are_rewritten_for_gemini_and_losses_named() {
     let (upstream, proxy) = proxy_before("gemini", vec![full_scene("gemini", "ok")]);
     let schema = json!({"$schema": "http://json-schema.org/draft-07/schema#", "type": "object", "required": ["to"], "additionalProperties": false,
         "properties": {"to": {"$ref": "#/$defs/person"}, "kind": {"const": "a"}, "tags": {"type": "array", "items": {"type": "string"}, "uniqueItems": true}},
@@ -428,7 +428,7 @@ fn schemas_are_made_to_fit_gemini_and_each_loss_is_named() {
 }
 
 #[test]
-fn results_follow_their_calls_and_keep_their_images() {
+fn results_follow_their_calls_with_their_images() {
     let image = json!({"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}});
     let body = json!({"model": "m", "max_tokens": 9, "tools": [{"name": "f", "input_schema": {"type": "object"}}], "messages": [
         {"role": "user", "content": "?"},
@@ -482,7 +482,7 @@ fn results_follow_their_calls_and_keep_their_images() {
 }
 
 #[test]
-fn a_stream_split_at_every_byte_is_read() {
+fn stream_split_at_every_byte_is_read() {
     for upstream in DIALECTS {
         let bytes = stream_events(upstream, &["zażółć ", "🎉", " gęślą"]).concat().into_bytes();
         let kind = if upstream == "ollama" { "application/x-ndjson" } else { "text/event-stream" };
@@ -572,7 +572,7 @@ fn cut_call_is_never_written_as_complete() {
 }
 
 #[test]
-fn a_character_in_two_halves_is_whole_for_every_client() {
+fn split_character_is_joined_for_every_client() {
     for client in DIALECTS {
         for stream in [true, false] {
             let halves = ["\\ud83c", "\\udf89"]
@@ -625,7 +625,7 @@ fn gemini_array_becomes_events_and_a_cut_one_is_an_error() {
 }
 
 #[test]
-fn errors_in_the_middle_of_a_stream_bear_their_names() {
+fn mid_stream_errors_have_their_code() {
     for (client, code, want) in [
         ("anthropic", "insufficient_quota", "billing_error"),
         ("anthropic", "rate_limit_exceeded", "rate_limit_error"),

@@ -15,7 +15,7 @@ use crate::support::{
 };
 
 #[test]
-fn every_client_is_answered_by_every_upstream_whole_and_streamed() {
+fn every_client_is_answered_by_every_upstream() {
     for upstream in DIALECTS {
         let scene = move |streamed: bool| {
             if streamed {
@@ -46,7 +46,7 @@ fn every_client_is_answered_by_every_upstream_whole_and_streamed() {
 }
 
 #[test]
-fn what_was_lost_is_named_and_strict_clients_are_refused() {
+fn losses_are_named_and_strict_requests_refused() {
     let (upstream, proxy) = proxy_before("anthropic", vec![full_scene("anthropic", "ok")]);
     let request = Request::post(
         "/v1/chat/completions",
@@ -99,7 +99,7 @@ fn configured_losses_are_refused_and_another_target_is_tried() {
 }
 
 #[test]
-fn a_limit_that_was_bent_is_a_loss() {
+fn adjusted_token_limit_is_a_loss() {
     let (upstream, proxy) = proxy_before("responses", vec![full_scene("responses", "ok")]);
     let answer = proxy.ask(
         &json!({"model": "m", "max_tokens": 3, "messages": [{"role": "user", "content": "hi"}]}),
@@ -111,7 +111,7 @@ fn a_limit_that_was_bent_is_a_loss() {
 }
 
 #[test]
-fn bodies_of_other_dialects_are_recognised_where_chat_clients_post() {
+fn bodies_of_other_dialects_are_recognised_at_the_chat_endpoint() {
     let (upstream, proxy) = proxy_before("openai", vec![full_scene("openai", "ok")]);
     for body in [
         json!({"model": "m", "contents": [{"role": "user", "parts": [{"text": "hi"}]}], "systemInstruction": {"parts": [{"text": "be"}]}}),
@@ -129,7 +129,7 @@ fn bodies_of_other_dialects_are_recognised_where_chat_clients_post() {
 }
 
 #[test]
-fn accept_alone_asks_for_a_stream_unless_the_body_says_no() {
+fn accept_header_requests_a_stream_unless_the_body_declines() {
     for upstream in ["openai", "anthropic"] {
         let (seen, proxy) = proxy_before(
             upstream,
@@ -156,7 +156,7 @@ fn accept_alone_asks_for_a_stream_unless_the_body_says_no() {
 }
 
 #[test]
-fn a_keyless_listener_serves_its_dialects_and_keeps_every_other_guard() {
+fn keyless_listener_serves_its_dialects_with_all_other_guards() {
     let upstream = Upstream::start(vec![full_scene("openai", "hello")]);
     let port = TcpListener::bind("127.0.0.1:0")
         .and_then(|listener| listener.local_addr())
@@ -198,7 +198,7 @@ fn a_keyless_listener_serves_its_dialects_and_keeps_every_other_guard() {
 }
 
 #[test]
-fn think_split_makes_reasoning_of_think_text_streamed_or_not() {
+fn think_split_converts_think_tags_to_reasoning() {
     for upstream in ["openai", "ollama"] {
         let cuts = ["<th", "ink>let me", " see</thi", "nk>the ", "answer <think> stays"];
         let (_upstream, proxy) = proxy_before_with(
@@ -220,7 +220,7 @@ fn think_split_makes_reasoning_of_think_text_streamed_or_not() {
 }
 
 #[test]
-fn stream_keepalive_runs_a_whole_answer_as_a_stream() {
+fn stream_keepalive_requests_a_stream_for_a_whole_answer() {
     for upstream in DIALECTS {
         let (seen, proxy) = proxy_before_with(
             upstream,
@@ -264,7 +264,7 @@ fn reasoning_reaches_every_client() {
 }
 
 #[test]
-fn errors_have_the_clients_form_and_the_upstreams_meaning() {
+fn errors_have_the_client_format_and_the_upstream_meaning() {
     let limited = Scene::json(
         429,
         &json!({"type": "error", "error": {"type": "rate_limit_error", "message": "slow down"}}),

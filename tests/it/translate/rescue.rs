@@ -68,7 +68,7 @@ fn event_data(answer: &[u8]) -> Vec<Value> {
 }
 
 #[test]
-fn clients_of_every_dialect_hear_one_answer_whoever_broke_off_and_whoever_went_on() {
+fn rescued_stream_is_one_answer_in_every_dialect() {
     for client in DIALECTS {
         for first in ["openai", "anthropic", client] {
             for second in ["openai", "anthropic"] {
@@ -93,7 +93,7 @@ fn clients_of_every_dialect_hear_one_answer_whoever_broke_off_and_whoever_went_o
 }
 
 #[test]
-fn a_chat_stream_has_one_id_one_end_and_the_usage_of_both() {
+fn rescued_chat_stream_has_one_id_one_end_and_summed_usage() {
     let usage = |input: u64, output: u64| {
         format!(
             "data: {}\n\n",
@@ -128,7 +128,7 @@ fn a_chat_stream_has_one_id_one_end_and_the_usage_of_both() {
     let reported = &all.last().expect("usage")["usage"];
     assert_eq!(reported["completion_tokens"], 6, "two pieces, then four tokens: {reported}");
     assert!(reported["prompt_tokens"].as_u64() > Some(12), "both were asked: {reported}");
-    assert_eq!(two.nth_request(0).json()["max_tokens"], 98, "what was said is not said again");
+    assert_eq!(two.nth_request(0).json()["max_tokens"], 98, "sent text is not sent again");
 
     let full = explain_last(&proxy);
     let rows = full["record"]["attempts"].as_array().cloned().unwrap_or_default();
@@ -152,7 +152,7 @@ fn a_chat_stream_has_one_id_one_end_and_the_usage_of_both() {
 }
 
 #[test]
-fn an_anthropic_stream_keeps_its_message_and_its_block() {
+fn rescued_anthropic_stream_continues_its_message_and_block() {
     let one = Upstream::start(vec![broken_stream("anthropic", &["Hello "])]);
     let two = Upstream::start(vec![stream_scene("anthropic", &["world"])]);
     let proxy = start_proxy(true, MODEL, &[("anthropic", &one), ("anthropic", &two)]);
@@ -180,7 +180,7 @@ fn an_anthropic_stream_keeps_its_message_and_its_block() {
 }
 
 #[test]
-fn an_error_in_the_middle_is_mended_too_and_a_second_break_as_well() {
+fn mid_stream_error_and_second_break_are_rescued() {
     let overloaded =
         json!({"type": "error", "error": {"type": "overloaded_error", "message": "overloaded"}});
     let mut failing = stream_events("anthropic", &["one "]);
@@ -204,7 +204,7 @@ fn an_error_in_the_middle_is_mended_too_and_a_second_break_as_well() {
 }
 
 #[test]
-fn what_cannot_be_gone_on_from_ends_with_the_error_as_ever() {
+fn streams_that_cannot_be_rescued_end_with_the_error() {
     let call = json!({"tool_calls": [{"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": "{"}}]});
     let mut calling = stream_events("openai", &["I call"]);
     calling.truncate(2);
@@ -244,7 +244,7 @@ fn what_cannot_be_gone_on_from_ends_with_the_error_as_ever() {
 }
 
 #[test]
-fn where_nobody_can_go_on_the_error_names_who_broke_off() {
+fn failed_rescue_names_the_upstream_that_broke_off() {
     let one = Upstream::start(vec![broken_stream("openai", &["Hello "])]);
     let two = Upstream::start(vec![Scene::status(500)]);
     let proxy = start_proxy(true, MODEL, &[("openai", &one), ("openai", &two)]);
@@ -262,7 +262,7 @@ fn where_nobody_can_go_on_the_error_names_who_broke_off() {
 }
 
 #[test]
-fn a_hedge_that_won_and_broke_off_is_rescued() {
+fn broken_winning_hedge_is_rescued() {
     let one = Upstream::start(vec![stream_scene("openai", &["never"]).head_gate(&Gate::closed())]);
     let two = Upstream::start(vec![broken_stream("anthropic", &["Hello "])]);
     let three = Upstream::start(vec![stream_scene("openai", &["world"])]);
@@ -305,7 +305,7 @@ fn a_hedge_that_won_and_broke_off_is_rescued() {
 }
 
 #[test]
-fn a_hang_up_ends_a_rescue() {
+fn client_disconnect_ends_a_rescue() {
     let one = Upstream::start(vec![broken_stream("openai", &["Hello "])]);
     let two = Upstream::start(vec![stream_scene("openai", &["world"]).head_gate(&Gate::closed())]);
     let proxy = start_proxy(true, MODEL, &[("openai", &one), ("openai", &two)]);

@@ -20,7 +20,7 @@ fn get_path(proxy: &Proxy, path: &str) -> HttpAnswer {
 }
 
 #[test]
-fn a_conversation_goes_on_by_its_id_over_a_chat_upstream() {
+fn conversation_continues_by_id_over_a_chat_upstream() {
     let (upstream, proxy) = proxy_before(
         "openai",
         vec![
@@ -61,7 +61,7 @@ fn a_conversation_goes_on_by_its_id_over_a_chat_upstream() {
 }
 
 #[test]
-fn a_tool_loop_goes_on_by_its_id_over_gemini_which_wants_names() {
+fn tool_loop_continues_by_id_over_gemini() {
     let call = json!({"candidates": [{"content": {"role": "model", "parts": [{"functionCall": {"name": "f", "args": {}}, "thoughtSignature": "c2ln"}]}, "finishReason": "STOP"}]});
     let (upstream, proxy) =
         proxy_before("gemini", vec![Scene::json(200, &call), full_scene("gemini", "done")]);
@@ -89,7 +89,7 @@ fn a_tool_loop_goes_on_by_its_id_over_gemini_which_wants_names() {
 }
 
 #[test]
-fn a_response_made_here_can_be_fetched_listed_and_deleted() {
+fn local_response_can_be_fetched_listed_and_deleted() {
     let (upstream, proxy) =
         proxy_before("anthropic", vec![stream_scene("anthropic", &["hel", "lo"])]);
     let streamed = create_response(
@@ -136,7 +136,7 @@ fn a_response_made_here_can_be_fetched_listed_and_deleted() {
 }
 
 #[test]
-fn store_false_keeps_nothing() {
+fn store_false_stores_nothing() {
     let (_upstream, proxy) = proxy_before("openai", vec![full_scene("openai", "one")]);
     let first =
         create_response(&proxy, &json!({"model": "m", "input": "a", "store": false})).json();
@@ -150,7 +150,7 @@ fn store_false_keeps_nothing() {
 }
 
 #[test]
-fn a_response_that_passed_is_asked_for_where_it_lives_with_the_key_that_made_it() {
+fn passed_response_is_fetched_from_its_upstream_with_its_key() {
     let item = json!([{"type": "message", "id": "msg_1", "role": "assistant", "status": "completed", "content": [{"type": "output_text", "text": "there", "annotations": []}]}]);
     let home =
         Upstream::with_director(move |seen, _| match (seen.method.as_str(), seen.path.as_str()) {
@@ -213,7 +213,7 @@ fn a_response_that_passed_is_asked_for_where_it_lives_with_the_key_that_made_it(
 }
 
 #[test]
-fn a_conversation_is_compacted_over_a_chat_upstream_and_goes_on() {
+fn conversation_is_compacted_over_a_chat_upstream_and_continues() {
     let (upstream, proxy) = proxy_before(
         "openai",
         vec![full_scene("openai", "they greeted"), full_scene("openai", "on")],
@@ -241,7 +241,7 @@ fn a_conversation_is_compacted_over_a_chat_upstream_and_goes_on() {
 }
 
 #[test]
-fn another_project_cannot_go_on_from_a_response() {
+fn another_project_cannot_continue_a_response() {
     let upstream = Upstream::start(vec![Scene::json(
         200,
         &anthropic_message(&json!([{"type": "text", "text": "mine"}]), "end_turn"),
@@ -266,7 +266,7 @@ fn another_project_cannot_go_on_from_a_response() {
 }
 
 #[test]
-fn a_response_unknown_to_aiproxy_is_continued_for_the_only_project() {
+fn unknown_response_is_continued_for_the_only_project() {
     let answer = || full_scene("responses", "known there");
     let body = json!({"model": "m", "input": "b", "previous_response_id": "resp_earlier"});
     let upstream = Upstream::start(vec![answer()]);

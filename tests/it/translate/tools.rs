@@ -92,7 +92,7 @@ fn custom_tools_work_over_chat_and_anthropic_upstreams() {
 }
 
 #[test]
-fn a_streamed_custom_call_comes_as_its_free_text() {
+fn streamed_custom_call_arrives_as_free_text() {
     let arguments = json!({"input": PATCH}).to_string();
     let cuts: Vec<&str> = [0, 3, 11, 14, 30, 75, arguments.len()]
         .windows(2)
@@ -157,7 +157,7 @@ fn a_streamed_custom_call_comes_as_its_free_text() {
 }
 
 #[test]
-fn namespaced_tools_come_back_in_their_namespace_and_hosted_ones_are_named_as_lost() {
+fn namespaced_tools_round_trip_and_hosted_ones_are_losses() {
     let (upstream, proxy) = proxy_before(
         "openai",
         vec![tool_call_scene("openai", "files__read", &json!({"path": "a"}))],

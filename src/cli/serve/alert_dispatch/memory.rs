@@ -107,7 +107,7 @@ mod tests {
     use crate::events::event::Severity;
 
     #[test]
-    fn an_alert_stays_active_until_it_is_resolved_or_replaced() {
+    fn alert_stays_active_until_resolved_or_replaced() {
         let mut memory = AlertMemory::default();
         let alert = |what, subject: &str| Alert {
             kind: what,

@@ -172,7 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_double_up_to_a_minute_and_begin_again_after_success() {
+    fn delays_double_up_to_a_minute_and_reset_after_success() {
         let (schedule, item) = (RetrySchedule::default(), RetryItem::Provider(KeyId(1)));
         assert!(schedule.next().is_none());
         let (mut now, mut waits) = (Instant::now(), Vec::new());

@@ -155,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_taken_port_is_told_with_its_owner() {
+    fn port_in_use_is_reported_with_its_owner() {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = taken.local_addr().unwrap();
         let check = check_one(addr, None, false, "server.listen").unwrap();

@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_must_leave_out_this_machine() {
+    fn http_proxy_must_exclude_loopback() {
         for (vars, state) in [
             (&[][..], CheckState::Ok),
             (&[("https_proxy", "http://p:1")], CheckState::Ok),
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn most_upstreams_must_agree_that_the_clock_is_wrong() {
+    fn clock_skew_needs_a_majority_of_upstreams() {
         const HOURS: i64 = 2 * 3_600_000;
         for (ahead, state) in [
             (&[][..], CheckState::Ok),

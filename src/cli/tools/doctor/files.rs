@@ -181,7 +181,7 @@ mod tests {
     use crate::cli::tools::doctor::check::CheckState;
 
     #[test]
-    fn folders_that_are_missing_are_judged_by_the_one_above() {
+    fn missing_folder_is_checked_by_its_parent() {
         let home = tempfile::tempdir().unwrap();
         let check = check_writable(&home.path().join("a/b"));
         assert_eq!((check.state, check.fix), (CheckState::Ok, None));

@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn each_answer_has_its_meaning() {
+    fn each_response_maps_to_a_verdict() {
         const JSON: &str = "application/json";
         let quota = r#"{"error":{"message":"x","code":"insufficient_quota"}}"#;
         for (status, kind, body, want) in [

@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_is_appended_where_none_is() {
+    fn path_is_appended_to_a_url_without_one() {
         for (url, path, want) in [
             ("https://a.example", "/v1", "https://a.example/v1"),
             ("https://a.example/openai/", "/v1", "https://a.example/openai/v1"),
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn the_address_of_a_preset_is_the_preset() {
+    fn preset_is_recognised_by_its_address() {
         let mut upstream = UpstreamDraft::default();
         place(&mut upstream, "https://api.openai.com", Dialect::Openai).unwrap();
         assert_eq!((upstream.preset.as_deref(), upstream.base_url), (Some("openai"), None));
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_and_keys_are_told_apart() {
+    fn variables_and_keys_are_distinguished() {
         for name in ["os.environ/A_B", "$A_B", "${A_B}", "${A_B:-x}"] {
             assert!(matches!(key_value(name), Some(KeyValue::Env(env)) if env == "A_B"), "{name}");
         }

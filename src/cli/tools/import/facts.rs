@@ -80,7 +80,7 @@ mod tests {
     use crate::config::presets;
 
     #[test]
-    fn every_type_means_a_preset() {
+    fn every_channel_type_maps_to_a_known_preset() {
         let types = FACTS
             .channel_types
             .values()

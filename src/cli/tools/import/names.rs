@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_usable_and_free() {
+    fn imported_names_are_valid_and_unused() {
         for (wanted, name) in [
             ("OpenAI main", "OpenAI-main"),
             ("测试项目", "测试项目"),

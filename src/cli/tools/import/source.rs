@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_found_by_a_whole_word() {
+    fn line_is_found_by_a_complete_word() {
         let found = source("# port\nexport: 1\nport: 2\n");
         assert_eq!((found.line_of("port"), found.line_of("none")), (3, 0));
     }

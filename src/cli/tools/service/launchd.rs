@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_agent_has_each_argument_as_text() {
+    fn launch_agent_escapes_each_argument() {
         let definition = Definition {
             program: "/opt/aiproxy".into(),
             args: ["serve", "--config", "/a & b/<c>.toml"].map(str::to_owned).into(),

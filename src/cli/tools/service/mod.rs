@@ -234,7 +234,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_state_has_a_sentence() {
+    fn each_state_has_a_message() {
         let installed =
             || RegisteredService { installed: true, enabled: true, ..Default::default() };
         let running = RegisteredService { running: true, pid: Some(7), ..installed() };

@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_with_spaces_and_signs_are_quoted() {
+    fn paths_with_spaces_and_special_characters_are_quoted() {
         let unit = render_unit(&definition(), true);
         for line in [
             "ExecStart=/usr/bin/aiproxy serve --config \"/a b/100%%/$$c.toml\"",
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn the_state_is_read() {
+    fn unit_state_is_parsed() {
         let state =
             read_state("LoadState=loaded\nActiveState=active\nUnitFileState=enabled\nMainPID=12\n");
         assert!(state.installed && state.enabled && state.running && !state.failed);

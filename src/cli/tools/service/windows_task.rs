@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_keeps_paths_with_spaces_together() {
+    fn command_line_quotes_paths_with_spaces() {
         let definition = Definition {
             program: r"C:\Program Files\aiproxy.exe".into(),
             args: ["serve", "--data-dir", r"D:\data"].map(str::to_owned).into(),

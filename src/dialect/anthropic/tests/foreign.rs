@@ -98,7 +98,7 @@ fn tool_results_directly_follow_their_calls_in_any_client_order() {
 }
 
 #[test]
-fn images_in_results_and_breakpoints_everywhere_arrive() {
+fn result_images_and_cache_breakpoints_are_written() {
     let mark =
         || Some(CacheBreakpoint { raw: RawJson::parse(r#"{"type":"ephemeral"}"#).expect("json") });
     let image = Block::new(BlockKind::Media(Media {
@@ -168,7 +168,7 @@ fn thought(text: &str, dialect: Dialect, kind: SignatureKind) -> Block {
 }
 
 #[test]
-fn only_thoughts_that_this_dialect_signed_are_sent_back() {
+fn only_reasoning_signed_by_this_dialect_is_sent_back() {
     let messages = vec![
         user(vec![Block::text("q")]),
         assistant(vec![
@@ -212,7 +212,7 @@ fn only_thoughts_that_this_dialect_signed_are_sent_back() {
 }
 
 #[test]
-fn unsigned_thoughts_keep_their_mark_and_lose_it_on_the_way_back() {
+fn unsigned_reasoning_is_marked_and_unmarked_on_the_way_back() {
     let response = ChatResponse {
         blocks: vec![
             Block::new(BlockKind::Reasoning(Reasoning { text: "hm".to_owned(), summary: true })),
@@ -242,7 +242,7 @@ fn unsigned_thoughts_keep_their_mark_and_lose_it_on_the_way_back() {
 }
 
 #[test]
-fn answers_of_other_dialects_are_written_in_full() {
+fn answers_of_other_dialects_are_written_completely() {
     let citation = Citation {
         url: Some("https://x".to_owned()),
         title: Some("X".to_owned()),
@@ -312,7 +312,7 @@ fn answers_of_other_dialects_are_written_in_full() {
 }
 
 #[test]
-fn finishes_have_this_dialect_s_words() {
+fn finish_reasons_are_written_in_this_dialect() {
     let refusal = Block::new(BlockKind::Refusal("no".to_owned()));
     for (blocks, kind, reply, sequence, want) in [
         (vec![], FinishKind::Stop, None, None, json!(["end_turn", null])),
@@ -438,7 +438,7 @@ fn settings_of_other_dialects_are_written_or_lost() {
 }
 
 #[test]
-fn a_model_that_must_call_does_not_think_and_one_that_thinks_gets_no_sampling() {
+fn forced_tool_disables_thinking_and_thinking_disables_sampling() {
     let settings = GenerationSettings {
         temperature: RawJson::parse("0.2"),
         top_k: RawJson::parse("5"),

@@ -169,7 +169,7 @@ fn reread(body: &[u8]) -> ChatResponse {
 }
 
 #[test]
-fn every_recorded_answer_is_read_and_comes_back() {
+fn every_recorded_answer_round_trips() {
     for exchange in exchanges().iter().filter(|exchange| exchange.kind == "json") {
         let response = reread(exchange.response.as_bytes());
         let want = meaning(&response);
@@ -197,7 +197,7 @@ fn every_recorded_answer_is_read_and_comes_back() {
 
 /// Pieces of calls are merged into the calls they belong to.
 #[test]
-fn every_recorded_stream_is_read_and_comes_back_wherever_it_is_cut() {
+fn every_recorded_stream_round_trips_at_any_cut() {
     let mut step = 1;
     for exchange in exchanges().iter().filter(|exchange| exchange.kind == "sse") {
         let body = exchange.response.as_bytes();
@@ -298,7 +298,7 @@ fn calls_are_distinguished_without_index_or_id() {
 }
 
 #[test]
-fn names_may_come_in_pieces_and_an_index_be_used_again() {
+fn split_names_are_joined_and_an_index_may_be_reused() {
     let response = reply(&[
         r#"{"delta":{"tool_calls":[{"index":0,"id":"a","function":{"name":"get_","arguments":""}}]}}"#,
         r#"{"delta":{"tool_calls":[{"index":0,"function":{"name":"weather","arguments":"{\"c\":"}}]}}"#,
@@ -314,7 +314,7 @@ fn names_may_come_in_pieces_and_an_index_be_used_again() {
 }
 
 #[test]
-fn chunks_may_hold_messages_where_others_hold_deltas() {
+fn chunks_with_messages_instead_of_deltas_are_read() {
     let response = reply(&[
         r#"{"message":{"role":"assistant","content":"a"}}"#,
         r#"{"message":{"role":"assistant","content":"b"}}"#,
@@ -382,7 +382,7 @@ fn unusual_chunks_are_read() {
 
 /// An error inside a stream is a fault, after the content before it.
 #[test]
-fn errors_are_faults_in_every_dress() {
+fn errors_are_faults_in_every_format() {
     for (name, chunk) in [
         ("", r#"{"error":{"message":"m","code":503}}"#),
         ("", r#"{"object":"error","message":"m"}"#),
@@ -407,7 +407,7 @@ fn errors_are_faults_in_every_dress() {
 }
 
 #[test]
-fn seals_come_back_whole() {
+fn signatures_are_joined_from_deltas() {
     let response = reply(&[
         r#"{"delta":{"reasoning":"h","reasoning_details":[{"type":"reasoning.text","text":"h","index":0}]}}"#,
         r#"{"delta":{"reasoning":"m","reasoning_details":[{"type":"reasoning.text","text":"m","index":0}]}}"#,
@@ -502,7 +502,7 @@ fn answers_have_every_field_of_the_published_schema() {
 }
 
 #[test]
-fn old_clients_get_old_answers() {
+fn legacy_clients_get_legacy_answers() {
     let old = ResponseSpec { endpoint: ChatEndpoint::Completions, ..shape() };
     let tokens = RawJson::parse(r#"[{"token":"hi","logprob":-1,"top_logprobs":[]}]"#);
     let response = ChatResponse {
@@ -551,7 +551,7 @@ fn old_clients_get_old_answers() {
 
 /// An interrupted answer ends with an error and without a success marker.
 #[test]
-fn a_broken_stream_ends_with_an_error() {
+fn broken_stream_ends_with_an_error() {
     let decoder = EventDecoder::new(Framing::Sse, Openai.stream_reader(&carry()), false);
     let mut translator = Translator::new(decoder, Openai.stream_writer(&shape()), 0);
     let mut out = Vec::new();
@@ -568,7 +568,7 @@ fn a_broken_stream_ends_with_an_error() {
 
 proptest::proptest! {
     #[test]
-    fn whatever_comes_is_well_formed_or_a_fault(pieces in proptest::collection::vec((0..16_usize, 0..14_usize, 0..14_usize), 0..12)) {
+    fn any_chunks_are_written_well_formed_or_refused(pieces in proptest::collection::vec((0..16_usize, 0..14_usize, 0..14_usize), 0..12)) {
         const KEYS: [&str; 16] = ["content", "role", "tool_calls", "function_call", "reasoning", "reasoning_details", "refusal", "annotations",
             "images", "audio", "extra_content", "reasoning_content", "finish_reason", "text", "message", "logprobs"];
         const VALUES: [&str; 14] = ["null", "1", "\"x\"", "[]", "{}", "[1]", "[{\"index\":0,\"id\":\"a\",\"function\":{\"name\":\"f\",\"arguments\":\"{\"}}]",

@@ -107,7 +107,7 @@ fn without_null(value: &Value) -> Value {
 }
 
 #[test]
-fn every_recorded_request_comes_back_without_loss() {
+fn every_recorded_request_round_trips_without_loss() {
     let mut seen = 0;
     for exchange in recorded::load_exchanges(&["openai.chat"]) {
         let request = read(&exchange.request);
@@ -125,7 +125,7 @@ fn every_recorded_request_comes_back_without_loss() {
 }
 
 #[test]
-fn what_the_recordings_lack_comes_back_too() {
+fn fields_missing_from_recordings_round_trip() {
     for body in [
         json!({"messages": [
             {"role": "system", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b", "cache_control": {"type": "ephemeral"}}]},
@@ -172,7 +172,7 @@ fn what_the_recordings_lack_comes_back_too() {
 }
 
 #[test]
-fn wishes_for_reasoning_are_read_in_all_spellings() {
+fn reasoning_settings_are_read_in_all_spellings() {
     let wish = |fields: Value| {
         let mut body = json!({"messages": [{"role": "user", "content": "a"}]});
         body.as_object_mut()
@@ -241,7 +241,7 @@ fn refused_requests_name_the_field() {
 }
 
 #[test]
-fn old_completions_become_a_conversation() {
+fn legacy_completions_become_a_conversation() {
     for exchange in recorded::load_exchanges(&["openai.completions"]) {
         let body = exchange.request.to_string();
         let request =
@@ -298,7 +298,7 @@ fn image() -> Block {
 /// Results out of order, with images, without a call, or missing never cause a request
 /// that the provider rejects.
 #[test]
-fn results_follow_their_calls_whatever_the_order() {
+fn results_follow_their_calls_in_any_client_order() {
     let messages = vec![
         ChatMessage::new(Role::Assistant, vec![call("a", "f"), call("b", "f"), call("c", "f")]),
         ChatMessage::new(
@@ -335,7 +335,7 @@ fn results_follow_their_calls_whatever_the_order() {
 
 /// Pains 3, 4 and 17: fields of other dialects are bridged or named as losses.
 #[test]
-fn what_has_no_place_is_a_loss_by_name() {
+fn unsupported_fields_are_named_as_losses() {
     let proof = |dialect| {
         Some(ReasoningSignature {
             dialect,
@@ -414,7 +414,7 @@ fn what_has_no_place_is_a_loss_by_name() {
 
 proptest::proptest! {
     #[test]
-    fn whatever_is_sent_is_read_or_refused(keys in proptest::collection::vec((0..14_usize, 0..12_usize), 0..12)) {
+    fn any_request_is_read_or_refused_without_panic(keys in proptest::collection::vec((0..14_usize, 0..12_usize), 0..12)) {
         const KEYS: [&str; 14] = ["messages", "content", "role", "tool_calls", "tools", "function", "type", "stop", "reasoning", "custom",
             "tool_call_id", "image_url", "reasoning_details", "response_format"];
         const VALUES: [&str; 12] = ["null", "1", "\"user\"", "[]", "{}", "[1]", "[[]]", "\"\\ud800\"", "\"assistant\"", "\"tool\"", "-1.5e300", "true"];

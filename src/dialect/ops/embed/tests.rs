@@ -19,7 +19,7 @@ fn parsed(body: &[u8]) -> Value {
 
 /// Returns the path, the body without nulls, and the losses.
 fn written(form: EmbedForm, request: &EmbedRequest) -> (&'static str, Value, Vec<String>) {
-    let written = write_request(form, request, "m").expect("can be said");
+    let written = write_request(form, request, "m").expect("can be written");
     (
         written.path,
         parsed(&written.body),
@@ -28,7 +28,7 @@ fn written(form: EmbedForm, request: &EmbedRequest) -> (&'static str, Value, Vec
 }
 
 #[test]
-fn every_form_survives_its_own_writing() {
+fn every_form_round_trips() {
     for (dialect, path, body) in [
         (
             Dialect::Openai,
@@ -125,7 +125,7 @@ fn forms_are_translated_into_each_other() {
 }
 
 #[test]
-fn what_is_no_request_is_refused_with_the_field() {
+fn invalid_request_is_refused_with_the_field() {
     for (dialect, path, body, param) in [
         (Dialect::Openai, "/embeddings", "{}", Some("input")),
         (Dialect::Openai, "/embeddings", r#"{"input":[]}"#, Some("input")),
@@ -191,7 +191,7 @@ fn answers_have_the_form_of_the_request() {
 }
 
 #[test]
-fn an_openai_client_gets_what_its_schema_wants() {
+fn answers_to_openai_clients_match_the_schema() {
     let response = EmbedResponse {
         vectors: vec![Vector::Numbers(RawJson::parse("[0.10]").expect("json"))],
         ..EmbedResponse::default()

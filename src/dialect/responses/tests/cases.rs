@@ -13,7 +13,7 @@ use crate::ir::{
 };
 
 #[test]
-fn free_text_tools_that_were_bridged_come_back_as_free_text() {
+fn bridged_custom_tools_return_free_text() {
     let shape = ResponseSpec { custom_tools: vec!["apply_patch".to_owned()], ..shape() };
     let call = ToolCall {
         id: "c".to_owned(),
@@ -45,7 +45,7 @@ fn free_text_tools_that_were_bridged_come_back_as_free_text() {
 }
 
 #[test]
-fn tools_in_namespaces_are_flat_inside_and_grouped_outside() {
+fn namespaced_tools_are_flattened_and_grouped_again() {
     let tools = json!([{"type":"namespace","name":"crm","description":"d","tools":[
         {"type":"function","name":"get","parameters":{"type":"object"}},{"type":"function","name":"put","strict":true}]},{"type":"function","name":"get"}]);
     let call = json!({"type":"function_call","call_id":"c","namespace":"crm","name":"get","arguments":"{}"});
@@ -124,7 +124,7 @@ fn results_follow_their_calls_and_missing_halves_are_added() {
 }
 
 #[test]
-fn reasoning_of_others_is_dropped_or_sent_plain_and_own_goes_back_as_it_was() {
+fn foreign_reasoning_is_dropped_or_plain_and_own_is_sent_back() {
     let thought = |proof: Option<ReasoningSignature>| Block {
         signature: proof,
         ..Block::new(BlockKind::Reasoning(Reasoning { text: "hm".to_owned(), summary: false }))
@@ -163,7 +163,7 @@ fn reasoning_of_others_is_dropped_or_sent_plain_and_own_goes_back_as_it_was() {
 }
 
 #[test]
-fn what_other_apis_wish_is_mapped_or_named() {
+fn settings_of_other_dialects_are_mapped_or_lost() {
     let mut request = read_request(&json!({"input":"x"}));
     request.extras = Extras::default();
     request.tools =
@@ -201,7 +201,7 @@ fn what_other_apis_wish_is_mapped_or_named() {
 }
 
 #[test]
-fn wishes_of_this_api_come_back_as_they_were() {
+fn settings_of_this_dialect_round_trip() {
     let body = json!({
         "input":[{"type":"item_reference","id":"msg_1"},{"type":"local_shell_call","call_id":"l","action":{"type":"exec"},"status":"completed"},
             {"role":"user","content":[{"type":"input_image","file_id":"f","detail":"low"},{"type":"input_file","file_id":"g"},
@@ -237,7 +237,7 @@ fn wishes_of_this_api_come_back_as_they_were() {
 }
 
 #[test]
-fn bad_requests_are_refused_with_their_place() {
+fn invalid_requests_are_refused_with_the_field() {
     for (body, param) in [
         (r#"{"model":"m"}"#, Some("input")),
         (r#"{"input":5}"#, Some("input")),
@@ -260,7 +260,7 @@ fn bad_requests_are_refused_with_their_place() {
 }
 
 #[test]
-fn every_field_of_the_strictest_schema_is_there() {
+fn answers_have_every_field_of_the_strictest_schema() {
     let request = read_request(
         &json!({"input":"x","temperature":0.5,"tools":[{"type":"function","name":"f"}],"reasoning":{"effort":"low"},"text":{"verbosity":"low"}}),
     );
@@ -317,7 +317,7 @@ fn every_field_of_the_strictest_schema_is_there() {
 }
 
 #[test]
-fn a_cut_answer_is_incomplete_and_a_broken_one_failed() {
+fn cut_answer_is_incomplete_and_broken_answer_is_failed() {
     let finish = |kind| crate::ir::response::Finish { kind, ..Default::default() };
     let answer = |kind| ChatResponse {
         blocks: vec![Block::text("a")],
@@ -390,7 +390,7 @@ fn interleaved_calls_are_written_sequentially() {
 }
 
 #[test]
-fn sloppy_streams_lose_nothing() {
+fn incomplete_event_sequences_are_read() {
     let frames =
         |list: &[Value]| list.iter().map(|event| format!("data: {event}\n\n")).collect::<String>();
     let end = json!({"type":"response.completed","response":{"status":"completed","output":[],"usage":{"input_tokens":3,"output_tokens":2}}});
@@ -458,7 +458,7 @@ fn errors_in_a_stream_are_faults() {
 }
 
 #[test]
-fn citations_log_probabilities_and_images_survive() {
+fn citations_log_probabilities_and_images_round_trip() {
     let answer = json!({"status":"completed","output":[
         {"type":"message","content":[{"type":"output_text","text":"ab","annotations":[{"type":"url_citation","url":"u","title":"t","start_index":0,"end_index":1}],
             "logprobs":[{"token":"ab","logprob":-0.5,"bytes":[97,98],"top_logprobs":[]}]}]},

@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn items_are_put_back_where_they_stood() {
+    fn items_are_restored_at_their_positions() {
         let input = r#"[{"role":"system"},{"role":"user"},{"type":"additional_tools","tools":[1]},{"role":"assistant"},{"type":"additional_tools","tools":[2]},{"type":"additional_tools","tools":[3]}]"#;
         let input = RawJson::parse(input).expect("JSON");
         let mut extras = Extras::default();

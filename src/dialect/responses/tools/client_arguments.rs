@@ -145,7 +145,7 @@ mod tests {
     use crate::base::json::writer;
 
     #[test]
-    fn wrapped_arguments_are_found() {
+    fn wrapped_arguments_are_unwrapped() {
         for text in [
             r#"{"path":"a"}"#,
             r#"{"operation":{"path":"a"}}"#,
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn commands_take_the_form_that_the_client_runs() {
+    fn commands_are_written_in_the_form_of_the_client() {
         let local = |text: &str| {
             let arguments = parse(text, "action").expect("an object");
             writer::object(|o| write_local_shell(o, arguments.json()))
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_patch_of_one_file_is_an_operation() {
+    fn patch_of_one_file_becomes_an_operation() {
         let patch = |body: &str| {
             let text = format!("*** Begin Patch\n{body}\n*** End Patch");
             let mut is_patch = false;

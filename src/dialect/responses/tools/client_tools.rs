@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn results_become_text() {
+    fn results_are_read_as_text() {
         assert_eq!(output_text(r#"{"type":"local_shell_call_output","output":"x"}"#), "x");
         assert_eq!(
             output_text(
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn a_search_that_the_provider_runs_is_no_function() {
+    fn search_run_by_the_provider_is_not_a_function() {
         assert!(read_tool(raw(r#"{"type":"tool_search"}"#).json()).is_none());
         let tool = read_tool(raw(r#"{"type":"tool_search","execution":"client"}"#).json());
         assert_eq!(tool.expect("a function").name, "tool_search");

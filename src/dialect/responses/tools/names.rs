@@ -143,7 +143,7 @@ mod tests {
     use crate::ir::tool::FunctionTool;
 
     #[test]
-    fn names_that_the_api_refuses_are_sent_as_others_and_stay_apart() {
+    fn invalid_tool_names_are_replaced_by_unique_ones() {
         let tool = |name: &str| {
             Tool::Function(FunctionTool { name: name.to_owned(), ..FunctionTool::default() })
         };
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn long_ids_are_cut_the_same_way_everywhere() {
+    fn long_ids_are_shortened_consistently() {
         let long = "x".repeat(100);
         assert_eq!(to_valid_call_id(&long), to_valid_call_id(&long));
         assert!(to_valid_call_id(&long).len() <= MAX_NAME_LEN);

@@ -269,7 +269,7 @@ mod tests {
     use crate::ir::op::Dialect;
 
     #[test]
-    fn a_hosted_tool_of_another_dialect_is_chosen_by_its_type() {
+    fn hosted_tool_of_another_dialect_is_selected_by_type() {
         let choice = |kind, body| {
             let request = ChatRequest {
                 tools: vec![Tool::Hosted(HostedTool {

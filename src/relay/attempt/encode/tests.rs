@@ -344,7 +344,7 @@ fn models_of_all_rows() -> Vec<(String, Dialect, Arc<ModelFacts>)> {
 }
 
 #[test]
-fn nothing_is_sent_that_a_row_refuses() {
+fn fields_refused_by_a_model_are_never_sent() {
     let models = models_of_all_rows();
     assert!(models.len() > 300, "{}", models.len());
     let mut wrong = Vec::new();

@@ -42,7 +42,7 @@ impl RouterFixture {
 }
 
 #[test]
-fn the_next_turn_goes_where_the_last_one_went() {
+fn next_turn_uses_the_key_of_the_last_turn() {
     let world = RouterFixture::with_keys(3);
     let first = world.serve_turn(&keys(&[1]), 0);
     let other = world.serve_turn(&keys(&[50]), 1);
@@ -55,7 +55,7 @@ fn the_next_turn_goes_where_the_last_one_went() {
 }
 
 #[test]
-fn a_binding_yields_to_health_and_goes_with_the_failover() {
+fn unhealthy_binding_moves_with_the_failover() {
     let world = RouterFixture::with_keys(2);
     let first = world.serve_turn(&keys(&[1]), 0);
     let (_, ticket) = world.decide_turn(&keys(&[2, 1]), 1);
@@ -70,7 +70,7 @@ fn a_binding_yields_to_health_and_goes_with_the_failover() {
 }
 
 #[test]
-fn a_binding_to_a_worse_tier_lapses_a_while_after_the_better_one_is_back() {
+fn binding_to_a_lower_tier_expires_once_the_higher_recovers() {
     let mut spare = upstream(2, "spare", None, 1);
     spare.priority = 20;
     let world = RouterFixture::new(vec![upstream(1, "main", None, 1), spare]);
@@ -94,7 +94,7 @@ fn a_binding_to_a_worse_tier_lapses_a_while_after_the_better_one_is_back() {
 }
 
 #[test]
-fn a_binding_waits_a_moment_for_its_key_and_no_longer() {
+fn bound_request_waits_briefly_for_its_key() {
     let mut one = upstream(1, "openai", None, 2);
     for key in &mut one.keys {
         Arc::make_mut(key).max_concurrency = 1;
@@ -120,7 +120,7 @@ fn a_binding_waits_a_moment_for_its_key_and_no_longer() {
 }
 
 #[test]
-fn an_account_is_bound_not_one_of_its_keys() {
+fn binding_covers_the_account_and_not_one_key() {
     let targets = [target(&Arc::new(upstream(1, "openai", None, 4)), "gpt")];
     let world = RouterFixture::with_candidates(build_candidates(&targets, &|key| {
         (KeyState::Ready, AccountId(key.0 % 2))
@@ -140,7 +140,7 @@ proptest! {
     #![proptest_config(cases())]
 
     #[test]
-    fn a_bound_request_reaches_a_healthy_candidate_whatever_happened(
+    fn bound_request_always_reaches_a_healthy_candidate(
         history in proptest::collection::vec((0_u64..6, 0_usize..9, 0_u64..40), 0..40)
     ) {
         let world = RouterFixture::new(vec![upstream(1, "a", None, 2), upstream(2, "b", None, 2), upstream(3, "c", None, 0)]);

@@ -24,7 +24,7 @@ fn state(world: &RouterFixture, now: u64) -> HealthState {
 }
 
 #[test]
-fn failing_probes_open_an_upstream_and_one_that_answers_lets_a_request_test_it() {
+fn failed_probes_open_an_upstream_and_success_admits_a_request() {
     let world = RouterFixture::with_keys(1);
 
     let reported: Vec<_> = (0..3).map(|n| probe(&world, true, n).len()).collect();

@@ -105,7 +105,7 @@ proptest! {
     /// A spent budget, a disabled key or a missing secret excludes a key under every strategy,
     /// whatever happened before.
     #[test]
-    fn who_is_ruled_out_is_never_picked(
+    fn excluded_candidate_is_never_picked(
         states in vec(states(), 9),
         history in vec((0_usize..13, 0_u64..40), 0..30),
         strategy in 0..Strategy::ALL.len(),
@@ -139,7 +139,7 @@ proptest! {
     /// The attempts of one request end within the configured limits and the free attempts, even
     /// with the worst responses. No candidate is tried more often than the pauses permit.
     #[test]
-    fn the_attempts_of_a_request_are_bounded(hows in vec(0_usize..13, 200), keys in 1_u32..60) {
+    fn number_of_attempts_is_bounded(hows in vec(0_usize..13, 200), keys in 1_u32..60) {
         let world = RouterFixture::new(vec![upstream(1, "a", None, keys), upstream(2, "b", None, 2)]);
         let most = policy().retry.max_attempts;
         let (mut now, mut draw, mut attempts) = (0_u64, GoldenRatioRng(0.0), AttemptCounts::default());
@@ -186,7 +186,7 @@ proptest! {
     /// Strategies that share a tier include every healthy candidate, whatever happened before. Keys
     /// of one upstream share its requests under every strategy.
     #[test]
-    fn nobody_who_is_well_starves(
+    fn no_healthy_candidate_starves(
         history in vec((0_usize..13, 0_u64..40), 0..40),
         weights in vec(1_u32..5, 3),
         sharing in 0_usize..3,
