@@ -29,10 +29,13 @@ fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(code).unwrap_or(1));
         }
     };
-    // A system that refuses to disable core dumps must not stop the program.
-    drop(secret::disable_core_dumps());
     let runs_proxy = cli.command.as_ref().is_some_and(Command::runs_proxy);
-    let handles_interrupt = cli.command.as_ref().is_some_and(Command::handles_interrupt);
+    let runs_program = cli.command.as_ref().is_some_and(Command::runs_program);
+    // The other program would inherit the limit; this one reads no key of a provider.
+    if !runs_program {
+        // A system that refuses to disable core dumps must not stop the program.
+        drop(secret::disable_core_dumps());
+    }
     let runtime = match build_runtime(runs_proxy) {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -46,7 +49,7 @@ fn main() -> ExitCode {
         retain_freed_memory();
     }
     let result = runtime.block_on(async {
-        if handles_interrupt {
+        if runs_proxy || runs_program {
             return cli::run(cli).await;
         }
         tokio::select! {

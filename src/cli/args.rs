@@ -121,10 +121,10 @@ impl Command {
         matches!(self, Self::Serve(_) | Self::Restart(_) | Self::Tui)
     }
 
-    /// Returns whether Ctrl-C is for the command itself and does not end it at once.
+    /// Returns whether this command runs another program, to which its signals and limits belong.
     #[must_use]
-    pub fn handles_interrupt(&self) -> bool {
-        self.runs_proxy() || matches!(self, Self::Run(_))
+    pub fn runs_program(&self) -> bool {
+        matches!(self, Self::Run(_))
     }
 }
 

@@ -54,6 +54,7 @@ pub(super) fn kind_of(command: &str, id: &str, used: &[String]) -> ArgumentKind 
         ("project set", "values") => ProjectSetting,
         ("upstream add", "name") => Preset,
         ("upstream set", "values") => UpstreamSetting,
+        ("run", "args") => File,
         ("usage", "by") => UsageGroup,
         // More models to compare, not the words of a question.
         ("ask", "words") if used.iter().any(|option| option == "repeat") => Model,

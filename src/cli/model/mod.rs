@@ -76,7 +76,7 @@ pub struct ModelArgs {
 
 /// What is known of the limits of a model.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct ModelLimits {
+pub(super) struct TokenLimits {
     /// Tokens of request and response together: the smallest of its targets.
     pub(super) context: Option<u64>,
     /// Tokens of a response.
@@ -89,11 +89,11 @@ pub(super) struct ModelLimits {
 /// # Errors
 ///
 /// The config cannot be read, or the running proxy does not answer.
-pub(super) async fn limits(ctx: &CommandContext, name: &str) -> Result<ModelLimits, CliError> {
+pub(super) async fn limits(ctx: &CommandContext, name: &str) -> Result<TokenLimits, CliError> {
     let catalog = catalog::ModelCatalog::read(ctx).await?;
-    let Ok(row) = catalog.find(name) else { return Ok(ModelLimits::default()) };
+    let Ok(row) = catalog.find(name) else { return Ok(TokenLimits::default()) };
     let facts = filter::CommonFacts::join(&catalog.facts(&row.targets), row.targets.len());
-    Ok(ModelLimits { context: facts.context, output: facts.max_output })
+    Ok(TokenLimits { context: facts.context, output: facts.max_output })
 }
 
 /// Runs a `model` command.

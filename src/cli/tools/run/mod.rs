@@ -32,9 +32,9 @@ use values::Values;
 
 pub(in crate::cli) const EXAMPLES: &str = "\
 Tools: claude-code, codex, gemini-cli, qwen-code, opencode, aider, llm, continue, cline, crush,
-goose. The tool gets variables, arguments and temporary files; its own files stay as they are. It
-has a project of its own, made at the first run, and no key of a provider. At its end, a line on
-stderr says what it used. The exit code is the tool's, or 128 + N if signal N ended it.
+goose. A tool gets variables, arguments and temporary files; its own files stay as they are.
+It has a project of its own, made at the first run, and no key of a provider. At its end, a
+line on stderr says what it used. The exit code is the tool's, or 128 + N if signal N ended it.
 
 Examples:
   aiproxy run claude-code

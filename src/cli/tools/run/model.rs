@@ -6,7 +6,7 @@ use crate::cli::{
     attach::RunningProxy,
     context::CommandContext,
     error::CliError,
-    model::{self, ModelLimits},
+    model::{self, TokenLimits},
     output,
 };
 
@@ -40,6 +40,6 @@ pub(super) async fn choose(
             name
         }
     };
-    let ModelLimits { context, output } = model::limits(ctx, &name).await?;
+    let TokenLimits { context, output } = model::limits(ctx, &name).await?;
     Ok(ToolModel { name, context, output })
 }

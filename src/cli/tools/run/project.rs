@@ -23,7 +23,7 @@ pub(super) struct ToolProject {
 ///
 /// # Errors
 ///
-/// The project that the user names does not exist, its key cannot be read, or the config cannot be
+/// The project that the user names, or with `--url` the one of the tool, does not exist, its key cannot be read, or the config cannot be
 /// changed.
 pub(super) async fn find_or_add(
     ctx: &CommandContext,
@@ -33,6 +33,10 @@ pub(super) async fn find_or_add(
 ) -> Result<ToolProject, CliError> {
     let name = named.unwrap_or(tool.name);
     if named.is_none() && !exists(ctx, name)? {
+        if ctx.global.url.is_some() {
+            return Err(CliError::usage(format!("no project `{name}` for the proxy of --url"))
+                .hint("name one that this config and that proxy have, with --project"));
+        }
         // Two runs that begin together must not make two keys.
         let lock = files::lock_runs(data)?;
         if !exists(ctx, name)? {

@@ -98,7 +98,7 @@ mod system {
             // Such a system names no cause, but no sender either.
             _ => cfg!(not(target_os = "linux")) && origin.process.is_none_or(|by| by.pid == 0),
         };
-        // The system tells only the leader of a session that the terminal is gone.
+        // Only the leader of a session gets a signal when the terminal is gone.
         let is_leader = || getsid(None).is_ok_and(|leader| leader == getpid());
         !by_system || (origin.signal == Signal::HUP.as_raw() && is_leader())
     }
