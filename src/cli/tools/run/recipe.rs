@@ -14,7 +14,7 @@ const CLIENTS_TOML: &str = include_str!("../../../../assets/clients.toml");
 #[derive(Default, Deserialize)]
 struct Clients {
     shell: ShellFacts,
-    tool: Vec<Tool>,
+    tool: Vec<KnownTool>,
 }
 
 /// Variables of the shell that lead a program past the proxy.
@@ -30,7 +30,7 @@ pub(super) struct ShellFacts {
 
 /// A program that `aiproxy connect` or `aiproxy run` knows.
 #[derive(Deserialize)]
-pub(super) struct Tool {
+pub(super) struct KnownTool {
     pub(super) name: String,
     pub(super) title: String,
     /// The name of its command.
