@@ -50,6 +50,7 @@ mod reload;
 mod repair;
 mod resources;
 mod routing;
+#[cfg(target_os = "linux")]
 mod run_tool;
 mod serve;
 #[cfg(target_os = "linux")]
