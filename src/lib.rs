@@ -17,9 +17,10 @@
 //! | ledger | core |
 //! | alerts, telemetry | upstream, secrets, core |
 //! | demo | dialect, ir, base |
+//! | mcp | upstream, secrets, core |
 //! | relay | routing, dialect, upstream, pricing, core |
-//! | control | relay, ledger, telemetry, routing, dialect, secrets, core |
-//! | server | control, relay, routing, dialect, upstream, secrets, core |
+//! | control | relay, mcp, ledger, telemetry, routing, dialect, secrets, core |
+//! | server | control, mcp, relay, routing, dialect, upstream, secrets, core |
 //! | tui | control, events, base |
 //! | cli | every folder above; the only place that composes parts |
 //! | main | cli, secrets |
@@ -59,6 +60,7 @@ pub mod dialect;
 pub mod events;
 pub mod ir;
 pub mod ledger;
+pub mod mcp;
 pub mod pricing;
 pub mod relay;
 pub mod routing;

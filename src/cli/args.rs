@@ -5,7 +5,7 @@ use clap::{Parser, Subcommand};
 use crate::cli::{
     alerts, ask, completions, config,
     context::GlobalArgs,
-    env, explain, key, lifecycle, log, model, project, route,
+    env, explain, key, lifecycle, log, mcp, model, project, route,
     serve::{self, args::ServeArgs},
     tools::{doctor, import, run, service},
     upstream, usage,
@@ -79,6 +79,9 @@ pub enum Command {
     /// Manage projects: client identities and their keys
     #[command(subcommand)]
     Project(project::ProjectCommand),
+    /// Manage MCP servers: add, list, test, call their tools
+    #[command(subcommand)]
+    Mcp(mcp::McpCommand),
     /// Take over the config of another proxy or router
     #[command(after_help = import::EXAMPLES)]
     Import(import::ImportArgs),

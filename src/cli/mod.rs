@@ -16,6 +16,7 @@ pub mod key;
 mod ledger_source;
 pub mod lifecycle;
 pub mod log;
+pub mod mcp;
 pub mod model;
 mod model_facts;
 pub mod output;
@@ -60,6 +61,7 @@ pub async fn run(cli: Cli) -> Result<ExitStatus, CliError> {
         Command::Key(command) => Box::pin(key::run(&ctx, command)).await,
         Command::Log(args) => Box::pin(log::run(&ctx, args)).await,
         Command::Man(args) => completions::write_man_pages(&args, Cli::command()),
+        Command::Mcp(command) => Box::pin(mcp::run(&ctx, command)).await,
         Command::Model(command) => Box::pin(model::run(&ctx, command)).await,
         Command::Project(command) => Box::pin(project::run(&ctx, command)).await,
         Command::Reload => Box::pin(lifecycle::reload(&ctx)).await,

@@ -19,6 +19,7 @@ use super::{
         },
         keyless::KeylessListener,
         ledger::LedgerSettings,
+        mcp::{McpAuth, McpServer},
         model::{Hedge, LogicalModel},
         model_facts::facts_keys,
         price::{ModelPrice, PriceCondition, condition_keys, price_keys},
@@ -82,6 +83,8 @@ pub fn tables() -> &'static [TableSpec] {
                 about: "Facts about models that correct or extend the built-in table.",
                 keys: facts_keys(),
             },
+            table::<McpServer>(Rows),
+            table::<McpAuth>(Nested),
             table::<Project>(Rows),
             table::<Budget>(Once),
             table::<RoutingSettings>(Once),
@@ -181,6 +184,9 @@ mod tests {
                 "[[upstream]]\nname = \"a\"\nbase_url = \"https://a.example\"\n{name} = {value}\n"
             ),
             "model" => format!("[[model]]\nname = \"m\"\ntargets = [\"x\"]\n{name} = {value}\n"),
+            "mcp" => {
+                format!("[[mcp]]\nname = \"m\"\nurl = \"https://a.example\"\n{name} = {value}\n")
+            }
             "keyless" => format!("[[keyless]]\nlisten = \"127.0.0.1:11435\"\n{name} = {value}\n"),
             "alert_receiver" => {
                 let row = "name = \"a\"\nurl = \"https://a.example/b\"";
@@ -216,9 +222,10 @@ mod tests {
             [retry]\nunheard_of = 1\n[cooldown]\nunheard_of = 1\n[routing]\nunheard_of = 1\n[tui]\nunheard_of = 1\n[alerts]\nunheard_of = 1\n[otlp]\nunheard_of = 1\n[ledger]\nunheard_of = 1\n[translation]\nunheard_of = 1\n\
             [[upstream]]\nname = \"a\"\nbase_url = \"https://a.example\"\nunheard_of = 1\n[[model]]\nname = \"a\"\ntargets = [\"x\"]\nunheard_of = 1\n\
             [[project]]\nname = \"a\"\nkey = \"env:A\"\nunheard_of = 1\n[[keyless]]\nlisten = \"127.0.0.1:11435\"\nunheard_of = 1\n[prices.\"a/b\"]\ninput = 1\nunheard_of = 1\n\
-            [[alert_receiver]]\nname = \"a\"\nurl = \"https://a.example/b\"\nunheard_of = 1\n";
+            [[alert_receiver]]\nname = \"a\"\nurl = \"https://a.example/b\"\nunheard_of = 1\n\
+            [[mcp]]\nname = \"a\"\nurl = \"https://a.example\"\nunheard_of = 1\n";
         let loaded = read(text);
-        assert_eq!(loaded.problems.len(), 20, "{:#?}", loaded.problems);
+        assert_eq!(loaded.problems.len(), 21, "{:#?}", loaded.problems);
         for problem in loaded.problems {
             let table = problem.title.split("in `").nth(1);
             let table = table.and_then(|rest| rest.split(['.', '[', '`']).next());

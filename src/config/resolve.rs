@@ -18,6 +18,7 @@ use super::{
         general::{LogSettings, RoutingSettings},
         keyless::read_keyless,
         ledger::LedgerSettings,
+        mcp::read_mcp,
         model::{read_aliases, read_model},
         model_facts::read_facts_row,
         path_base::PathBase,
@@ -99,6 +100,8 @@ fn read_rows(
     let aliases = aliases.map(|table| read_aliases(table, &names, report)).unwrap_or_default();
     let rows = top.children("project", report).into_iter();
     let projects = rows.filter_map(|row| read_project(row, &path_base, report)).collect();
+    let rows = top.children("mcp", report).into_iter();
+    let mcp = rows.filter_map(|row| read_mcp(row, &path_base, report)).collect();
     let rows = top.children("keyless", report).into_iter();
     let keyless = rows.filter_map(|row| read_keyless(row, report)).collect();
     let rows = top.children("alert_receiver", report).into_iter();
@@ -106,7 +109,18 @@ fn read_rows(
     for Written { value, .. } in &mut receivers {
         value.secret = value.secret.take().map(|secret| path_base.absolute_reference(secret));
     }
-    FileRows { server, alerts, upstreams, names, models, aliases, projects, keyless, receivers }
+    FileRows {
+        server,
+        alerts,
+        upstreams,
+        names,
+        models,
+        aliases,
+        mcp,
+        projects,
+        keyless,
+        receivers,
+    }
 }
 
 fn read_prices(top: &mut TableReader<'_>, report: &mut Report) -> (CurrencyRates, Vec<PriceRow>) {
@@ -133,6 +147,7 @@ fn with_rows(settings: Settings, rows: FileRows) -> Settings {
         upstreams: upstreams.map(|row| Arc::new(row.value)).collect(),
         models: rows.models.into_iter().map(|row| Arc::new(row.value)).collect(),
         aliases: rows.aliases.into_iter().map(|row| row.value).collect(),
+        mcp: rows.mcp.into_iter().map(|row| Arc::new(row.value)).collect(),
         projects,
         configured_projects,
         keyless: rows.keyless.into_iter().map(|row| row.value).collect(),

@@ -21,6 +21,7 @@ pub use super::{
         },
         keyless::KeylessListener,
         ledger::LedgerSettings,
+        mcp::{McpAuth, McpKind, McpServer},
         model::{Alias, Hedge, HedgeDelay, LogicalModel},
         patch::Patch,
         price::{ModelPrice, PriceCondition, PriceRow},
@@ -49,6 +50,8 @@ pub struct Settings {
     pub models: Vec<Arc<LogicalModel>>,
     /// In file order. Patterns are tried in this order; exact names take precedence.
     pub aliases: Vec<Alias>,
+    /// `[[mcp]]`, in file order.
+    pub mcp: Vec<Arc<McpServer>>,
     /// `[[model_facts]]`, in file order.
     pub model_facts: Vec<Arc<FactsRow>>,
     /// Always includes project `default`, unless the file replaces it.

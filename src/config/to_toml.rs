@@ -7,7 +7,7 @@ use crate::{
     base::money::NANOS_PER_UNIT,
     config::{
         schema::{
-            model::write_model, model_facts::write_facts, price::write_price,
+            mcp::write_mcp, model::write_model, model_facts::write_facts, price::write_price,
             project::write_project, upstream::write_upstream,
         },
         settings::Settings,
@@ -82,6 +82,7 @@ fn to_document(settings: &Settings) -> DocumentMut {
     let aliases = aliases.map(|alias| (alias.name.text(), Value::from(&*alias.target)));
     insert_map(&mut doc, "aliases", aliases);
     insert_rows(&mut doc, "model_facts", settings.model_facts.iter().map(|row| write_facts(row)));
+    insert_rows(&mut doc, "mcp", settings.mcp.iter().map(|row| write_mcp(row)));
     insert_rows(&mut doc, "project", settings.projects.iter().map(|row| write_project(row)));
     insert_budget(&mut doc, settings);
     insert_table(&mut doc, &settings.ledger);

@@ -15,6 +15,7 @@ use crate::config::{
         alerts::AlertSettings,
         general::ServerSettings,
         keyless::KeylessListener,
+        mcp::McpServer,
         model::{Alias, LogicalModel},
         project::Project,
         targets::UpstreamNames,
@@ -37,6 +38,7 @@ pub(super) struct FileRows {
     pub(super) names: UpstreamNames,
     pub(super) models: Vec<Written<LogicalModel>>,
     pub(super) aliases: Vec<Located<Alias>>,
+    pub(super) mcp: Vec<Written<McpServer>>,
     pub(super) projects: Vec<Written<Project>>,
     pub(super) keyless: Vec<Written<KeylessListener>>,
     pub(super) receivers: Vec<Written<AlertReceiver>>,
@@ -48,6 +50,8 @@ pub(super) fn check_rows(all: &FileRows, report: &mut Report) {
     check_unique(upstreams, "upstreams", report);
     let projects = all.projects.iter().map(|row| (&*row.value.name, row.spans.name()));
     check_unique(projects, "projects", report);
+    let servers = all.mcp.iter().map(|row| (&*row.value.name, row.spans.name()));
+    check_unique(servers, "MCP servers", report);
     let models = all.models.iter().map(|row| (row.value.name.text(), row.spans.name()));
     let aliases = all.aliases.iter().map(|row| (row.value.name.text(), &row.span));
     check_unique(models.chain(aliases), "models or aliases", report);

@@ -17,6 +17,7 @@ use super::{
     admin::Admin,
     feed::event_feed,
     history::LedgerHandle,
+    mcp,
     route::{self, RouteExplainRequest},
     snapshot::Snapshot,
     views,
@@ -28,6 +29,7 @@ use crate::{
         fault::{ProxyError, ProxyErrorKind},
         op::Dialect,
     },
+    mcp::servers::hub::McpHub,
     relay::{
         engine::Engine,
         response::{self, ResponseBody},
@@ -51,6 +53,8 @@ pub struct ControlApi {
     pub ledger_handle: Option<LedgerHandle>,
     pub alerts: Arc<ActiveAlerts>,
     pub metrics: Arc<Metrics>,
+    /// The MCP servers.
+    pub mcp: Option<Arc<McpHub>>,
     /// Ends event streams when the proxy stops.
     pub stop: CancellationToken,
     token: [u8; 32],
@@ -74,6 +78,7 @@ impl ControlApi {
             ledger_handle: None,
             alerts: Arc::default(),
             metrics: Arc::default(),
+            mcp: None,
             stop,
             token: token.digest(),
         }
@@ -83,6 +88,13 @@ impl ControlApi {
     #[must_use]
     pub fn with_ledger(mut self, ledger: Option<LedgerHandle>) -> Self {
         self.ledger_handle = ledger;
+        self
+    }
+
+    /// Sets the MCP servers.
+    #[must_use]
+    pub fn with_mcp(mut self, mcp: Arc<McpHub>) -> Self {
+        self.mcp = Some(mcp);
         self
     }
 
@@ -164,6 +176,10 @@ impl ControlApi {
                 Err(error) => response::error_response(Dialect::Openai, id, &error),
             },
             ("reload", false) => self.reload(id).await,
+            (path, _) if path == "mcp" || path.starts_with("mcp/") => {
+                let below = path.trim_start_matches("mcp").trim_start_matches('/');
+                Box::pin(self.answer_mcp(below, get, body, id)).await
+            }
             (other, true) if other.starts_with("requests/") => {
                 let wanted = other.trim_start_matches("requests/");
                 if let Some(wanted) = wanted.strip_suffix("/story") {
@@ -187,7 +203,7 @@ impl ControlApi {
                 }
             }
             _ => {
-                let message = "the control API has snapshot, events, requests, requests/ID, requests/ID/full, requests/ID/story, history, usage (GET) and act, route, reload (POST)";
+                let message = "the control API has snapshot, events, requests, requests/ID, requests/ID/full, requests/ID/story, history, usage, mcp (GET) and act, route, reload (POST)";
                 response::error_response(
                     Dialect::Openai,
                     id,
@@ -195,6 +211,51 @@ impl ControlApi {
                 )
             }
         }
+    }
+
+    /// Answers `mcp`, `mcp/NAME/logs`, `mcp/NAME/tools`, `mcp/NAME/test` and `mcp/NAME/call`.
+    async fn answer_mcp(
+        &self,
+        below: &str,
+        get: bool,
+        body: Incoming,
+        id: RequestId,
+    ) -> Response<ResponseBody> {
+        let generation = self.engine.generation();
+        let projects = &generation.settings.projects;
+        let admin = projects.iter().find(|project| &*project.name == "default");
+        let answered = async {
+            let unavailable =
+                || ProxyError::new(ProxyErrorKind::Unavailable, "there are no MCP servers here");
+            let hub = self.mcp.as_ref().ok_or_else(unavailable)?;
+            let project = admin.or(projects.first()).ok_or_else(unavailable)?;
+            if below.is_empty() {
+                return Ok(json_response(id, StatusCode::OK, &mcp::servers(hub)));
+            }
+            let (name, what) = below.split_once('/').unwrap_or((below, ""));
+            let entry = mcp::find(hub, name)?;
+            match (what, get) {
+                ("logs", true) => {
+                    let lines = entry.errors.lines();
+                    Ok(json_response(id, StatusCode::OK, &mcp::McpLogView { lines }))
+                }
+                ("tools" | "test", true) => {
+                    let view = mcp::tools(hub, project, &entry, what == "test").await;
+                    Ok(json_response(id, StatusCode::OK, &view))
+                }
+                ("call", false) => {
+                    let call = self.read_body::<mcp::McpCallBody>(body).await?;
+                    let view = mcp::call(hub, project, &entry, &call).await;
+                    Ok(json_response(id, StatusCode::OK, &view))
+                }
+                _ => {
+                    let message = "a server has logs, tools, test (GET) and call (POST)";
+                    Err(ProxyError::new(ProxyErrorKind::UnknownPath, message).code("unknown_url"))
+                }
+            }
+        };
+        let answered: Result<_, ProxyError> = answered.await;
+        answered.unwrap_or_else(|error| response::error_response(Dialect::Openai, id, &error))
     }
 
     /// Answers from the ledger, if there is one.

@@ -9,6 +9,7 @@ pub mod api;
 pub mod client;
 mod feed;
 pub mod history;
+pub mod mcp;
 pub mod metrics;
 pub mod request_transcript;
 pub mod route;

@@ -57,6 +57,8 @@ pub enum Op {
     CountTokens,
     Embed,
     Image,
+    /// A call of an MCP tool.
+    Mcp,
     /// One model's card (`/api/show`).
     ModelCard,
     Moderate,
@@ -68,13 +70,14 @@ pub enum Op {
 }
 
 impl Op {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Audio,
         Self::Chat,
         Self::Completions,
         Self::CountTokens,
         Self::Embed,
         Self::Image,
+        Self::Mcp,
         Self::ModelCard,
         Self::Moderate,
         Self::Raw,
@@ -90,7 +93,7 @@ impl Op {
     /// Whether a model generates something: such operations count as requests and cost money.
     #[must_use]
     pub fn generates(self) -> bool {
-        !matches!(self, Self::CountTokens | Self::ModelCard | Self::Raw | Self::Stored)
+        !matches!(self, Self::CountTokens | Self::Mcp | Self::ModelCard | Self::Raw | Self::Stored)
     }
 
     #[must_use]
@@ -102,6 +105,7 @@ impl Op {
             Self::CountTokens => "count_tokens",
             Self::Embed => "embed",
             Self::Image => "image",
+            Self::Mcp => "mcp",
             Self::ModelCard => "model_card",
             Self::Moderate => "moderate",
             Self::Raw => "raw",

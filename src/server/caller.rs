@@ -34,7 +34,7 @@ pub(super) fn keyless_project(
     let dialect_allowed = match route {
         Route::Models { gemini: true, .. } => keyless.dialects.contains(&Dialect::Gemini),
         Route::Models { .. } => keyless.dialects.iter().any(|dialect| *dialect != Dialect::Gemini),
-        Route::Reload => false,
+        Route::Mcp(_) | Route::Reload => false,
         Route::Relay(endpoint) if is_ollama(endpoint) => {
             keyless.dialects.iter().any(|known| *known == dialect || *known == Dialect::Ollama)
         }

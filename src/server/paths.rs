@@ -9,6 +9,7 @@ use crate::{
     base::dot_segment::has_dot_segment,
     dialect::Framing,
     ir::op::{Dialect, Op},
+    mcp::endpoint::McpRoute,
     relay::request::proxy_request::{Endpoint, ModelLocation, StreamMode},
     server::endpoints,
 };
@@ -25,6 +26,8 @@ pub enum Route {
     Tags,
     /// Ollama's list of the models in memory.
     LoadedModels,
+    /// MCP servers.
+    Mcp(McpRoute),
     /// A query about routing itself.
     RoutingApi(RoutingQuery),
     /// Responses over a WebSocket.
@@ -216,6 +219,9 @@ fn find_route(
     }
     if let Some(rest) = path.strip_prefix("/aiproxy/v1/") {
         return Ok(Route::Control(rest.to_owned()));
+    }
+    if path == "/mcp" || path.starts_with("/mcp/") {
+        return McpRoute::parse(path).map(Route::Mcp).ok_or(None);
     }
     if let Some(rest) = path.strip_prefix("/u/") {
         let (upstream, rest) = rest.split_once('/').ok_or(None)?;

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::server::{
     activity::{ConnActivity, OpenRequest},
-    routes::{builtin, health, routing_api, stored_responses},
+    routes::{builtin, health, mcp, routing_api, stored_responses},
     state::ServerState,
     websocket,
 };
@@ -329,6 +329,9 @@ async fn respond(
         Route::RoutingApi(routing_query) => {
             let query = query.as_deref();
             Box::pin(routing_api::respond(server, id, project, routing_query, query, body)).await
+        }
+        Route::Mcp(route) => {
+            Box::pin(mcp::respond(server, id, caller, route, (parts, query), body)).await
         }
         Route::Tags => builtin::tags(server, id, project),
         Route::LoadedModels => builtin::loaded_models(id),

@@ -188,7 +188,7 @@ pub(super) fn body_fault(error: &hyper::Error, upstream_name: &str) -> Transport
 }
 
 /// Classifies the errors of the auxiliary client.
-pub(super) fn aux_fault(error: &reqwest::Error, url: &str, local: bool) -> TransportFault {
+pub fn aux_fault(error: &reqwest::Error, url: &str, local: bool) -> TransportFault {
     let address = host_port_of(url);
     if error.is_connect() {
         let uri = url.parse().unwrap_or_default();

@@ -21,6 +21,7 @@ pub mod retry_headers;
 pub mod tls;
 pub mod tracked_io;
 pub mod uri;
+pub mod web_client;
 pub mod webhook_client;
 mod zstd;
 

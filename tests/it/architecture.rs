@@ -22,11 +22,13 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("telemetry", &["upstream", "config", "secrets", "events", "ir", "base"]),
     ("ledger", &["events", "config", "ir", "base"]),
     ("demo", &["dialect", "ir", "base"]),
+    ("mcp", &["upstream", "config", "secrets", "events", "ir", "base"]),
     ("relay", &["routing", "dialect", "upstream", "pricing", "events", "config", "ir", "base"]),
     (
         "control",
         &[
             "relay",
+            "mcp",
             "telemetry",
             "routing",
             "dialect",
@@ -41,8 +43,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "server",
         &[
-            "relay", "control", "routing", "dialect", "upstream", "config", "secrets", "events",
-            "ir", "base",
+            "relay", "mcp", "control", "routing", "dialect", "upstream", "config", "secrets",
+            "events", "ir", "base",
         ],
     ),
     ("tui", &["control", "events", "ir", "base"]),
@@ -53,6 +55,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "tui",
             "control",
             "relay",
+            "mcp",
             "alerts",
             "telemetry",
             "routing",
@@ -107,6 +110,8 @@ const SECRET_EXPOSING_FILES: &[&str] = &[
     "upstream/auth.rs",
     "upstream/keys.rs",
     "control/client.rs",
+    "mcp/openapi/credential.rs",
+    "mcp/wire/stdio.rs",
     "cli/expose.rs",
 ];
 

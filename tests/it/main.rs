@@ -41,6 +41,7 @@ mod keyring;
 #[cfg(unix)]
 mod keys_kept;
 mod ledger;
+mod mcp;
 mod naming;
 mod observing;
 mod passage;

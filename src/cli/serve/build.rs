@@ -24,7 +24,7 @@ use crate::{
             keys::{load::KeyLoader, retry::RetrySchedule},
             ledger,
             logging::LogControl,
-            process,
+            mcp, process,
             proxy_admin::ProxyAdmin,
             telemetry,
         },
@@ -143,7 +143,10 @@ pub(super) fn build(input: StartInput, run_dir: &DataDirLock) -> Result<Proxy, C
     });
     loader.mark_clients_loading(&settings);
     loader.load_immediate(&settings);
+    let stop = CancellationToken::new();
+    let mcp = mcp::build_hub(&engine, &loader, &stop);
     let admin = Arc::new(ProxyAdmin {
+        mcp,
         alert_dispatcher,
         otlp_exporter,
         engine,
@@ -158,7 +161,7 @@ pub(super) fn build(input: StartInput, run_dir: &DataDirLock) -> Result<Proxy, C
         config_view: Mutex::new(config_view),
         log,
         tracker: TaskTracker::new(),
-        stop: CancellationToken::new(),
+        stop,
         stop_now: CancellationToken::new(),
         reload_lock: tokio::sync::Mutex::new(()),
     });
@@ -186,8 +189,10 @@ fn build_server(
         token,
     )
     .with_ledger(ledger_handle)
+    .with_mcp(Arc::clone(&admin.mcp))
     .with_alerts_and_metrics(active_alerts, metrics);
     Arc::new(ServerState {
+        mcp: Arc::clone(&admin.mcp),
         engine,
         clients: Arc::clone(&admin.loader.clients),
         control: Arc::new(control),
@@ -243,7 +248,12 @@ fn build_key_loader(
         presets::all().iter().flat_map(|preset| &preset.key_env).map(ToString::to_string).collect();
     KeyLoader {
         engine: Arc::clone(engine),
-        resolver: SecretResolver::new(keyring.clone(), vault, env.vars.clone(), provider_variables),
+        resolver: Arc::new(SecretResolver::new(
+            keyring.clone(),
+            vault,
+            env.vars.clone(),
+            provider_variables,
+        )),
         known_secrets,
         keyring,
         paths: paths.clone(),

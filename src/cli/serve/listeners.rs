@@ -70,6 +70,7 @@ impl Listeners {
         }
         for (row, sockets) in self.keyless {
             let server_state = Arc::new(ServerState {
+                mcp: Arc::clone(&server_state.mcp),
                 engine: Arc::clone(&server_state.engine),
                 clients: Arc::clone(&server_state.clients),
                 control: Arc::clone(&server_state.control),

@@ -14,6 +14,8 @@ mod keys;
 mod ledger;
 mod listeners;
 mod logging;
+mod mcp;
+mod mcp_calls;
 mod process;
 mod proxy_admin;
 mod reload;
@@ -115,6 +117,7 @@ pub async fn serve(global: &GlobalArgs, args: ServeArgs) -> Result<ExitStatus, C
     report_state(ServiceState::Stopping);
     drop(watcher);
     shutdown::shutdown(&admin, settings.server.drain, &closing).await;
+    admin.mcp.shutdown().await;
     save_health::save(&admin.engine, true);
     if let Some(ledger) = admin.ledger.clone() {
         ledger.close(&admin.engine.ledger_queue).await;

@@ -20,6 +20,7 @@ use crate::{
     },
     events::status_message::reload::ReloadCause,
     ledger::Ledger,
+    mcp::servers::hub::McpHub,
     relay::engine::Engine,
     telemetry::otlp::OtlpExporter,
 };
@@ -33,6 +34,8 @@ pub struct ProxyAdmin {
     pub paths: Paths,
     pub env: Environment,
     pub ledger: Option<Arc<Ledger>>,
+    /// The MCP servers.
+    pub mcp: Arc<McpHub>,
     pub ids: Mutex<IdInterner>,
     pub args: ServeArgs,
     /// Upstreams that are not in the config file.

@@ -78,6 +78,7 @@ impl ProxyAdmin {
         self.has_config.store(!is_blank, Ordering::Relaxed);
         self.log.set_level(&settings.log.level);
         self.engine.apply_settings(Arc::clone(&settings));
+        self.mcp.apply(&settings);
         if let Some(ledger) = &self.ledger {
             ledger.apply_settings(&settings.ledger);
         }

@@ -20,6 +20,11 @@ pub enum Edit {
         reference: String,
         label: Option<String>,
     },
+    /// A `[[mcp]]` row with these keys; the values are TOML.
+    AddMcp {
+        name: String,
+        fields: Vec<(&'static str, String)>,
+    },
     AddModel {
         name: String,
         targets: Vec<String>,
@@ -41,6 +46,9 @@ pub enum Edit {
     RemoveKey {
         upstream: String,
         label: String,
+    },
+    RemoveMcp {
+        name: String,
     },
     /// A `[[model]]` row, or the alias with that name.
     RemoveModel {
@@ -162,6 +170,11 @@ fn apply_edit(text: &str, edit: &Edit) -> Result<String, EditError> {
         Edit::AddKey { upstream, reference, label } => in_row(text, "upstream", upstream, |row| {
             key_list::add_key(row, reference, label.as_deref())
         }),
+        Edit::AddMcp { name, fields } => {
+            let each = fields.iter().map(|(key, value)| (*key, read_value(value, false)));
+            let fields = each.collect();
+            in_document(text, |doc| row::add_row(doc, "mcp", name, fields))
+        }
         Edit::AddModel { name, targets, strategy } => {
             let mut fields = vec![("targets", list_value(targets))];
             fields.extend(strategy.as_deref().map(|strategy| ("strategy", Value::from(strategy))));
@@ -179,6 +192,7 @@ fn apply_edit(text: &str, edit: &Edit) -> Result<String, EditError> {
         Edit::RemoveKey { upstream, label } => {
             in_row(text, "upstream", upstream, |row| key_list::remove_key(row, upstream, label))
         }
+        Edit::RemoveMcp { name } => remove::remove_row(text, "mcp", name),
         Edit::RemoveModel { name } => {
             let rows = remove::remove_row(text, "model", name);
             if rows.is_err() { remove::remove_key(text, &["aliases", name]).or(rows) } else { rows }

@@ -4,7 +4,7 @@ use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, Tab
 
 use super::{EditError, not_found};
 
-pub(super) const KINDS: [&str; 3] = ["upstream", "model", "project"];
+pub(super) const KINDS: [&str; 4] = ["upstream", "model", "project", "mcp"];
 
 /// Returns the row with this name, whether it is a `[[table]]` or in an inline list.
 pub(super) fn find_row<'a>(

@@ -215,7 +215,7 @@ fn read_collector_url(value: &DeValue<'_>) -> Result<Option<OutboundUrl>, ValueE
 }
 
 /// A table of header names, with references to the values or the values themselves.
-struct HeaderReferences;
+pub(super) struct HeaderReferences;
 
 impl ValueKind for HeaderReferences {
     type Value = Vec<(String, Reference)>;

@@ -12,6 +12,7 @@ pub(super) mod general;
 pub(super) mod keyless;
 pub mod known_address;
 pub(super) mod ledger;
+pub(super) mod mcp;
 pub(super) mod model;
 pub(super) mod model_facts;
 pub(super) mod names;

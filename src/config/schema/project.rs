@@ -32,6 +32,8 @@ config! {
         models: Patterns = Patterns::any(), PatternList;
         /// Upstreams that may serve it
         upstreams: Patterns = Patterns::any(), PatternList;
+        /// MCP servers that it may use
+        mcp: Patterns = Patterns::any(), PatternList;
         /// Requests per minute; 0 is unlimited
         rpm: u32 = 0, count(0, u32::MAX);
         /// Tokens per minute, input and output; 0 is unlimited

@@ -2,6 +2,7 @@
 
 pub mod builtin;
 pub mod health;
+pub(crate) mod mcp;
 mod model_cards;
 pub(crate) mod routing_api;
 pub(crate) mod sessions;

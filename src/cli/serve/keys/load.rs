@@ -51,7 +51,7 @@ const REFERENCE_READ_WAIT: Duration = Duration::from_secs(3);
 /// Loads the secrets behind key references.
 pub struct KeyLoader {
     pub engine: Arc<Engine>,
-    pub resolver: SecretResolver,
+    pub resolver: Arc<SecretResolver>,
     pub known_secrets: Arc<KnownSecrets>,
     pub keyring: Keyring,
     pub paths: Paths,
