@@ -15,6 +15,7 @@ pub mod gateway;
 pub mod log_level;
 pub mod message;
 pub mod names;
+pub mod oauth;
 pub mod openapi;
 pub mod outlet;
 pub mod pipe;

@@ -110,6 +110,7 @@ const SECRET_EXPOSING_FILES: &[&str] = &[
     "upstream/auth.rs",
     "upstream/keys.rs",
     "control/client.rs",
+    "mcp/oauth/token_set.rs",
     "mcp/openapi/credential.rs",
     "mcp/wire/stdio.rs",
     "cli/expose.rs",

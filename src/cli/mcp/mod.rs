@@ -6,6 +6,7 @@ mod edit;
 mod import;
 mod import_file;
 mod list;
+mod login;
 mod lookup;
 mod pipe;
 
@@ -59,6 +60,11 @@ pub enum McpCommand {
         /// Server name
         name: String,
     },
+    /// Log in at a server with OAuth, in the browser
+    Login {
+        /// Server name
+        name: String,
+    },
     /// Use a server again
     Enable {
         /// Server name
@@ -108,6 +114,7 @@ pub async fn run(ctx: &CommandContext, command: McpCommand) -> Result<ExitStatus
         McpCommand::Enable { name } => edit::set_enabled(ctx, &name, true).await,
         McpCommand::Import { file } => import::run(ctx, &file).await,
         McpCommand::List => list::list(ctx).await,
+        McpCommand::Login { name } => login::run(ctx, &name).await,
         McpCommand::Logs { name } => call::logs(ctx, &name).await,
         McpCommand::Remove { name } => edit::remove(ctx, &name).await,
         McpCommand::Show { name } => list::show(ctx, &name),

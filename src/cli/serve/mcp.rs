@@ -22,6 +22,7 @@ pub(super) fn build_hub(
         Arc::clone(&engine.clock),
         Arc::clone(&web),
         Arc::clone(&loader.resolver),
+        loader.keyring.clone(),
     );
     let parts = HubParts::new(
         Arc::clone(&engine.clock),

@@ -12,11 +12,12 @@ use crate::{
     config::settings::{McpKind, McpServer},
     mcp::{
         message::{self, INVALID_PARAMS, METHOD_NOT_FOUND, RpcError},
+        oauth::source::KeyringTokens,
         servers::parts::{ServiceFuture, Services},
         wire::peer::{BoxedAnswer, LocalService},
         wire::tokens::TokenSource,
     },
-    secrets::resolve::SecretResolver,
+    secrets::{keyring::Keyring, resolve::SecretResolver},
     upstream::web_client::WebClient,
 };
 
@@ -25,12 +26,18 @@ pub struct BuiltinServices {
     clock: Arc<dyn Clock>,
     web: Arc<WebClient>,
     resolver: Arc<SecretResolver>,
+    keyring: Keyring,
 }
 
 impl BuiltinServices {
     #[must_use]
-    pub fn new(clock: Arc<dyn Clock>, web: Arc<WebClient>, resolver: Arc<SecretResolver>) -> Self {
-        Self { clock, web, resolver }
+    pub fn new(
+        clock: Arc<dyn Clock>,
+        web: Arc<WebClient>,
+        resolver: Arc<SecretResolver>,
+        keyring: Keyring,
+    ) -> Self {
+        Self { clock, web, resolver, keyring }
     }
 }
 
@@ -53,8 +60,15 @@ impl Services for BuiltinServices {
     }
 
     fn tokens(&self, row: &Arc<McpServer>) -> Option<Arc<dyn TokenSource>> {
-        let _ = row;
-        None
+        let tokens = || {
+            KeyringTokens::new(
+                Arc::clone(&row.name),
+                self.keyring.clone(),
+                Arc::clone(&self.web),
+                Arc::clone(&self.clock),
+            )
+        };
+        row.oauth.then(|| Arc::new(tokens()) as Arc<dyn TokenSource>)
     }
 }
 
