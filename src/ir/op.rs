@@ -96,6 +96,12 @@ impl Op {
         !matches!(self, Self::CountTokens | Self::Mcp | Self::ModelCard | Self::Raw | Self::Stored)
     }
 
+    /// Whether totals count it: a model generates something, or the call has a price of its own.
+    #[must_use]
+    pub fn is_counted(self) -> bool {
+        self.generates() || self == Self::Mcp
+    }
+
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

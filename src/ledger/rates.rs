@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     query::LedgerReader,
     rows::{USAGE_COLUMNS, usage_from_columns},
-    totals::{GroupBy, MAX_REQUEST_MS, generating_ops_sql},
+    totals::{GroupBy, MAX_REQUEST_MS, counted_ops_sql},
 };
 use crate::base::{clock::UnixMillis, id::RequestId};
 
@@ -61,7 +61,7 @@ impl LedgerReader {
             "SELECT {name}, (?1 - finished) / 60000 AS ago, count(*), {classes}
              FROM request WHERE id >= ?2 AND finished > ?3 AND finished <= ?1 AND NOT demo AND op IN ({})
              GROUP BY 1, 2",
-            generating_ops_sql()
+            counted_ops_sql()
         ))?;
         let minutes = i64::try_from(RATE_MINUTES).unwrap_or(0);
         let start = now.0.saturating_sub(minutes * 60_000);

@@ -251,7 +251,7 @@ impl LedgerReader {
         let mut query = self.connection.prepare_cached(&format!(
             "SELECT day, {name}, demo, sum(requests), sum(failed), sum(attempts), sum(cost), sum(unpriced), sum(estimated), sum(at_least), sum(won), {classes}
              FROM daily WHERE day >= ?1 AND op IN ({}) GROUP BY 1, 2, 3 ORDER BY 1",
-            generating_ops_sql()
+            counted_ops_sql()
         ))?;
         let mut rows = query.query(params![first])?;
         while let Some(row) = rows.next()? {
@@ -288,7 +288,7 @@ impl LedgerReader {
             "SELECT finished, project, client, session, upstream, key, CASE model WHEN '' THEN asked ELSE model END, state, attempts, cost, sure, demo, id, won, {}
              FROM request WHERE id >= ?1 AND finished >= ?2 AND op IN ({})",
             USAGE_COLUMNS.join(", "),
-            generating_ops_sql()
+            counted_ops_sql()
         ))?;
         let mut attempts_query = self
             .connection
@@ -382,10 +382,10 @@ fn group_name(by: GroupBy, upstream: &str, key: &str, model: &str) -> String {
     }
 }
 
-pub(super) fn generating_ops_sql() -> String {
+pub(super) fn counted_ops_sql() -> String {
     let names: Vec<String> = Op::ALL
         .into_iter()
-        .filter(|op| op.generates())
+        .filter(|op| op.is_counted())
         .map(|op| format!("'{}'", op.name()))
         .collect();
     names.join(", ")

@@ -308,6 +308,8 @@ fn calls_are_recorded_limited_and_priced() {
         std::thread::sleep(Duration::from_millis(100));
     };
     assert!(rows.contains("one/echo"), "{rows}");
+    let usage = String::from_utf8(proxy.cli(&["usage"]).stdout).unwrap();
+    assert!(usage.contains("$1"), "{usage}");
 }
 
 #[test]
