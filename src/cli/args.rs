@@ -7,7 +7,7 @@ use crate::cli::{
     context::GlobalArgs,
     env, explain, key, lifecycle, log, mcp, model, project, route,
     serve::{self, args::ServeArgs},
-    tools::{doctor, import, run, service},
+    tools::{connect, doctor, import, run, service},
     upstream, usage,
 };
 
@@ -64,6 +64,11 @@ pub enum Command {
     /// Print shell commands that point SDKs and tools at the proxy
     #[command(after_help = env::EXAMPLES)]
     Env(env::EnvArgs),
+    /// Point a tool's own files at the proxy
+    #[command(after_help = connect::EXAMPLES)]
+    Connect(connect::ConnectArgs),
+    /// Undo `connect` exactly
+    Disconnect(connect::DisconnectArgs),
     /// Start a coding tool that uses the proxy; its own files stay as they are
     #[command(after_help = run::EXAMPLES)]
     Run(run::RunArgs),

@@ -102,7 +102,7 @@ impl GlobalArgs {
 }
 
 /// Quotes a word for a POSIX shell.
-fn shell_quote(word: &str) -> String {
+pub fn shell_quote(word: &str) -> String {
     let plain = |c: char| c.is_alphanumeric() || "/._-+@:,=".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         word.to_owned()

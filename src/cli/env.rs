@@ -33,10 +33,12 @@ pub struct EnvArgs {
     shell: Shell,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Shell {
+/// The syntax of a shell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Shell {
     Fish,
     Powershell,
+    #[default]
     Sh,
 }
 
@@ -46,8 +48,21 @@ enum Shell {
 ///
 /// The project does not exist, or its key cannot be read.
 pub async fn run(ctx: &CommandContext, args: EnvArgs) -> Result<ExitStatus, CliError> {
+    print_lines(ctx, &args.project, args.shell).await
+}
+
+/// Prints the lines for the key of a project.
+///
+/// # Errors
+///
+/// As [`run`].
+pub(super) async fn print_lines(
+    ctx: &CommandContext,
+    project: &str,
+    shell: Shell,
+) -> Result<ExitStatus, CliError> {
     let base = attach::base_url(ctx).await?;
-    let key = lookup::client_key(ctx, &args.project).await?;
+    let key = lookup::client_key(ctx, project).await?;
     let mut variables = sdk_variables(&base, expose_secret(&key));
     if let Some(list) = no_proxy(&Environment::from_process()) {
         variables.extend(["NO_PROXY", "no_proxy"].map(|name| (name, list.clone())));
@@ -59,8 +74,8 @@ pub async fn run(ctx: &CommandContext, args: EnvArgs) -> Result<ExitStatus, CliE
     } else {
         let lines: String = variables
             .iter()
-            .map(|(name, value)| format!("{}\n", export_line(args.shell, name, value)))
-            .chain([format!("{}\n", unset_line(args.shell, SECOND_ANTHROPIC_KEY))])
+            .map(|(name, value)| format!("{}\n", export_line(shell, name, value)))
+            .chain([format!("{}\n", unset_line(shell, SECOND_ANTHROPIC_KEY))])
             .collect();
         output::print(&lines)?;
     }

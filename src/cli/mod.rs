@@ -67,6 +67,8 @@ pub async fn run(cli: Cli) -> Result<ExitStatus, CliError> {
         Command::Reload => Box::pin(lifecycle::reload(&ctx)).await,
         Command::Restart(args) => Box::pin(lifecycle::restart(&ctx, args)).await,
         Command::Route(args) => Box::pin(route::run(&ctx, args)).await,
+        Command::Connect(args) => Box::pin(tools::connect::run(&ctx, args)).await,
+        Command::Disconnect(args) => Box::pin(tools::connect::disconnect(&ctx, args)).await,
         Command::Run(args) => Box::pin(tools::run::run(&ctx, args)).await,
         Command::Serve(args) => Box::pin(serve::serve(&ctx.global, args)).await,
         Command::Service(command) => Box::pin(tools::service::run(&ctx, command)).await,

@@ -22,6 +22,8 @@ mod completing;
 mod config_edits;
 mod configs;
 #[cfg(target_os = "linux")]
+mod connect;
+#[cfg(target_os = "linux")]
 mod deploying;
 #[cfg(unix)]
 mod doctoring;

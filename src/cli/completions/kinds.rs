@@ -24,6 +24,8 @@ pub(super) enum ArgumentKind {
     ProjectSetting,
     RequestId,
     Text,
+    /// A tool that `connect` knows.
+    ConnectedTool,
     /// A program that `run` starts.
     Tool,
     Upstream,
@@ -38,9 +40,9 @@ pub(super) enum ArgumentKind {
 /// options before it.
 pub(super) fn kind_of(command: &str, id: &str, used: &[String]) -> ArgumentKind {
     use ArgumentKind::{
-        ConfigPath, ConfigValue, ConfiguredModel, Dialect, File, Folder, Key, LogFilter, Model,
-        Preset, Project, ProjectSetting, RequestId, Text, Tool, Upstream, UpstreamOrPreset,
-        UpstreamSetting, UsageGroup,
+        ConfigPath, ConfigValue, ConfiguredModel, ConnectedTool, Dialect, File, Folder, Key,
+        LogFilter, Model, Preset, Project, ProjectSetting, RequestId, Text, Tool, Upstream,
+        UpstreamOrPreset, UpstreamSetting, UsageGroup,
     };
     match (command, id) {
         ("config get" | "config set" | "config unset", "path") => ConfigPath,
@@ -54,6 +56,7 @@ pub(super) fn kind_of(command: &str, id: &str, used: &[String]) -> ArgumentKind 
         ("project set", "values") => ProjectSetting,
         ("upstream add", "name") => Preset,
         ("upstream set", "values") => UpstreamSetting,
+        ("connect" | "disconnect", "tool") => ConnectedTool,
         ("run", "args") => File,
         ("usage", "by") => UsageGroup,
         // More models to compare, not the words of a question.

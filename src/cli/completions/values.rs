@@ -7,8 +7,11 @@ use serde_json::Value;
 
 use crate::{
     cli::{
-        completions::kinds::ArgumentKind, config::edit_file, context::GlobalArgs,
-        log::filter as log_filter, tools::run::recipe,
+        completions::kinds::ArgumentKind,
+        config::edit_file,
+        context::GlobalArgs,
+        log::filter as log_filter,
+        tools::{connect::facts, run::recipe},
     },
     config::{
         keys::{self, KeySpec, TableForm},
@@ -55,6 +58,9 @@ pub(super) fn values(
         ArgumentKind::Preset => preset_names(),
         ArgumentKind::ProjectSetting => settings_of_row("project", typed),
         ArgumentKind::RequestId => vec![CompletionCandidate::new("last", "the last request")],
+        ArgumentKind::ConnectedTool => {
+            facts::names().map(|(name, title)| CompletionCandidate::new(name, title)).collect()
+        }
         ArgumentKind::Tool => recipe::runnable_names()
             .map(|(name, title)| CompletionCandidate::new(name, title))
             .collect(),

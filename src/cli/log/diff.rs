@@ -8,7 +8,7 @@ const CONTEXT_LINES: usize = 3;
 const MAX_COMPARISONS: usize = 4_000_000;
 
 /// The unified diff; empty if the texts are equal.
-pub(super) fn unified_diff(old: &str, new: &str, names: (&str, &str)) -> String {
+pub(in crate::cli) fn unified_diff(old: &str, new: &str, names: (&str, &str)) -> String {
     let (old, new): (Vec<&str>, Vec<&str>) = (old.lines().collect(), new.lines().collect());
     if old == new {
         return String::new();

@@ -1,7 +1,7 @@
 //! `aiproxy log`: prints the history of requests and recent events, follows new ones, shows one
 //! request in full, and exports.
 
-mod diff;
+pub(super) mod diff;
 mod export;
 pub(super) mod filter;
 mod replay;

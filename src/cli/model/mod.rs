@@ -18,7 +18,7 @@ use crate::{
         prompt,
     },
     config::{edit::Edit, settings::Strategy},
-    control::{action::Action, action_message::ActionMessage},
+    control::{action::Action, action_message::ActionMessage, snapshot::ModelView},
     relay::state::learned_store::LearnedStore,
 };
 
@@ -95,6 +95,32 @@ pub(super) async fn limits(ctx: &CommandContext, name: &str) -> Result<TokenLimi
     let facts = filter::CommonFacts::join(&catalog.facts(&row.targets), row.targets.len());
     Ok(TokenLimits { context: facts.context, output: facts.max_output })
 }
+
+/// Returns the model to use if the user names none: one of the best rank, else the first that the
+/// user set up or that calls tools. Works without a running proxy.
+///
+/// # Errors
+///
+/// The config cannot be read, or the running proxy does not answer.
+pub(super) async fn usual(
+    ctx: &CommandContext,
+    rank: impl Fn(&str) -> Option<usize>,
+) -> Result<String, CliError> {
+    let catalog = catalog::ModelCatalog::read(ctx).await?;
+    let is_name = |name: &str| !name.contains(['*', '?']);
+    let calls_tools = |row: &ModelView| {
+        matches!(&*row.kind, "alias" | "logical")
+            || catalog.facts(&row.targets).iter().any(|target| target.facts().tools == Some(true))
+    };
+    let named = || catalog.models.iter().filter(|row| is_name(&row.name));
+    let ranked = named().filter_map(|row| Some((rank(&row.name)?, row)));
+    let best = ranked.min_by_key(|(rank, _)| *rank).map(|(_, row)| row);
+    let chosen = best.or_else(|| named().find(|row| calls_tools(row))).or_else(|| named().next());
+    Ok(chosen.map_or_else(|| DEMO_MODEL.to_owned(), |row| row.name.clone()))
+}
+
+/// The model of a proxy without a provider.
+const DEMO_MODEL: &str = "demo/echo";
 
 /// Runs a `model` command.
 ///

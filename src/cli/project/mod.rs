@@ -17,6 +17,12 @@ pub enum ProjectCommand {
     /// Add a project and create its key
     #[command(after_help = add::EXAMPLES)]
     Add(add::AddProjectArgs),
+    /// Print only the key of a project, for programs that run a command to get it
+    Key {
+        /// Project name
+        #[arg(default_value = "default")]
+        name: String,
+    },
     /// List projects and their limits
     List,
     /// Show a project and the fingerprint of its key
@@ -58,6 +64,7 @@ pub enum ProjectCommand {
 pub async fn run(ctx: &CommandContext, command: ProjectCommand) -> Result<ExitStatus, CliError> {
     match command {
         ProjectCommand::Add(args) => add::run(ctx, args).await,
+        ProjectCommand::Key { name } => show::key(ctx, &name).await,
         ProjectCommand::List => show::list(ctx).await,
         ProjectCommand::Remove { name } => edit::remove(ctx, &name).await,
         ProjectCommand::Rotate { name } => edit::rotate(ctx, &name).await,

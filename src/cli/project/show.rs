@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::lookup::{find_project, key_reference, project_key};
+use super::lookup::{self, find_project, key_reference, project_key};
 use crate::{
     base::clock::{Clock, SystemClock},
     cli::{
@@ -20,6 +20,13 @@ use crate::{
     config::settings::{Budget, Project},
     control::snapshot::BudgetView,
 };
+
+/// Prints the key of a project and nothing else.
+pub(super) async fn key(ctx: &CommandContext, name: &str) -> Result<ExitStatus, CliError> {
+    let key = lookup::client_key(ctx, name).await?;
+    output::print_line(expose_secret(&key))?;
+    Ok(ExitStatus::Ok)
+}
 
 /// Lists the projects of the config.
 pub(super) async fn list(ctx: &CommandContext) -> Result<ExitStatus, CliError> {

@@ -111,8 +111,9 @@ fn model_card(context: &RequestContext) -> Option<Bytes> {
         });
         o.array("capabilities", |list| {
             list.str("completion");
-            // Clients act on what is listed, so only known capabilities are.
-            if facts.tools == Some(true) {
+            // Clients act on what is listed, so only known capabilities are. Editors offer no model
+            // without tools, so an unknown one has them.
+            if facts.tools != Some(false) {
                 list.str("tools");
             }
             if facts.reads(Modality::Image) == Some(true) {

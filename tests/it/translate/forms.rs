@@ -111,7 +111,7 @@ fn ollama_clients_get_cards_and_lists_of_other_models() {
     let loaded = proxy.send(&Request::post("/api/generate", &json!({"model": "m"})));
 
     let shown = card.json();
-    assert_eq!(shown["capabilities"], json!(["completion"]), "{shown:#}");
+    assert_eq!(shown["capabilities"], json!(["completion", "tools"]), "{shown:#}");
     assert!(shown["model_info"].get("aiproxy.context_length").is_none(), "{shown:#}");
     let known = proxy.send(&Request::post("/api/show", &json!({"model": "claude-sonnet-4-5"})));
     let shown = known.json();

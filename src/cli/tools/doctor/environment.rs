@@ -1,5 +1,7 @@
 //! Checks what surrounds the proxy: proxy variables, the clock, and tools that use it.
 
+use std::path::Path;
+
 use crate::{
     base::clock::{Clock, SystemClock, UnixMillis},
     config::{Environment, base_url, settings::Settings},
@@ -7,6 +9,7 @@ use crate::{
 };
 
 use super::check::Check;
+use crate::cli::tools::connect;
 
 /// Variables that send requests for `http://` addresses elsewhere.
 const PROXY_VARIABLES: [&str; 4] = ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"];
@@ -108,6 +111,7 @@ pub(super) fn check_tools(
     env: &Environment,
     settings: &Settings,
     running: Option<&RunInfo>,
+    data: &Path,
     checks: &mut Vec<Check>,
 ) {
     const CHECK: &str = "tools";
@@ -115,6 +119,16 @@ pub(super) fn check_tools(
     ports.extend(settings.keyless.iter().flat_map(|row| &row.listen.addresses).map(|a| a.port()));
     let own = running.iter().flat_map(|info| &info.listen);
     ports.extend(own.filter_map(|addr| addr.rsplit(':').next()?.parse::<u16>().ok()));
+    for found in connect::connected_tools(data) {
+        let tool = &*found.tool;
+        checks.push(match found.ports.iter().find(|port| !ports.contains(port)) {
+            Some(port) => {
+                let text = format!("{tool} sends to port {port} of this machine, not to aiproxy");
+                Check::warn(CHECK, tool, text, format!("`aiproxy connect {tool}` corrects it"))
+            }
+            None => Check::ok(CHECK, tool, "its files point to aiproxy"),
+        });
+    }
     let mut connected = Vec::new();
     for name in ADDRESS_VARIABLES {
         let Some(url) = env.get(name).filter(|url| url.contains("://")) else { continue };

@@ -50,7 +50,7 @@ pub async fn run(ctx: &CommandContext) -> Result<ExitStatus, CliError> {
     let obstacle = keyring::check(&file.settings, &mut checks).await;
     let answers = upstream::check(&settings, &file.resolver(), obstacle, &mut checks).await;
     environment::check_clock(&answers, &mut checks);
-    environment::check_tools(&file.env, &settings, running.as_ref(), &mut checks);
+    environment::check_tools(&file.env, &settings, running.as_ref(), &paths.data, &mut checks);
     print(ctx, &checks)?;
     let ok = checks.iter().all(|check| check.state != CheckState::Fail);
     Ok(if ok { ExitStatus::Ok } else { ExitStatus::Failed })

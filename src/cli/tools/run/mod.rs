@@ -7,7 +7,7 @@ mod program;
 mod project;
 pub(in crate::cli) mod recipe;
 mod supervise;
-mod values;
+pub(in crate::cli::tools) mod values;
 
 use std::{ffi::OsString, path::Path, process::Command, time::Duration};
 
@@ -85,6 +85,7 @@ pub async fn run(ctx: &CommandContext, args: RunArgs) -> Result<ExitStatus, CliE
         folder: folder.path(),
         now: SystemClock.unix().to_string(),
         json: None,
+        helper: None,
     };
     let json = tool.recipe.json.as_ref().and_then(|template| values.value(template));
     values.json = json.map(|value| value.to_string());

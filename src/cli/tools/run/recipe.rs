@@ -9,7 +9,8 @@ use crate::{
     cli::error::CliError,
 };
 
-const CLIENTS_TOML: &str = include_str!("../../../../assets/clients.toml");
+pub(in crate::cli::tools) const CLIENTS_TOML: &str =
+    include_str!("../../../../assets/clients.toml");
 
 #[derive(Default, Deserialize)]
 struct Clients {
@@ -109,6 +110,12 @@ pub(super) fn find(name: &str) -> Result<RunnableTool, CliError> {
             .hint(format!("these can be started: {}", names())));
     };
     Ok(RunnableTool { name: &tool.name, program: &tool.program, install: &tool.install, recipe })
+}
+
+/// Returns the rank of a model among those that a tool takes first; `None` if it is not one.
+pub(in crate::cli::tools) fn preference(tool: &str, model: &str) -> Option<usize> {
+    let tool = CLIENTS.tool.iter().find(|known| known.name == tool)?;
+    tool.run.as_ref()?.preference(model)
 }
 
 fn unknown_tool_error(name: &str) -> CliError {

@@ -4,29 +4,48 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
+use crate::cli::context::shell_quote;
+
 /// What the placeholders stand for.
-pub(super) struct Values<'a> {
+pub(in crate::cli::tools) struct Values<'a> {
     /// The proxy's address without a path.
-    pub(super) base: &'a str,
-    pub(super) key: &'a str,
-    pub(super) model: &'a str,
+    pub(in crate::cli::tools) base: &'a str,
+    pub(in crate::cli::tools) key: &'a str,
+    pub(in crate::cli::tools) model: &'a str,
     /// The program knows the limits of the model by its name.
-    pub(super) is_native: bool,
+    pub(in crate::cli::tools) is_native: bool,
     /// Tokens of request and response together, if known.
-    pub(super) context: Option<u64>,
+    pub(in crate::cli::tools) context: Option<u64>,
     /// Tokens of a response, if known.
-    pub(super) output: Option<u64>,
+    pub(in crate::cli::tools) output: Option<u64>,
     /// The folder of the run.
-    pub(super) folder: &'a Path,
+    pub(in crate::cli::tools) folder: &'a Path,
     /// The time in RFC 3339.
-    pub(super) now: String,
+    pub(in crate::cli::tools) now: String,
     /// The value of `{json}`.
-    pub(super) json: Option<String>,
+    pub(in crate::cli::tools) json: Option<String>,
+    /// The command that prints the key.
+    pub(in crate::cli::tools) helper: Option<&'a HelperCommand>,
+}
+
+/// A command that prints the key of a project.
+pub(in crate::cli::tools) struct HelperCommand {
+    pub(in crate::cli::tools) program: String,
+    pub(in crate::cli::tools) args: Vec<String>,
+}
+
+impl HelperCommand {
+    /// Returns the command as a line for a shell.
+    fn line(&self) -> String {
+        let words = std::iter::once(&self.program).chain(&self.args);
+        words.map(|word| shell_quote(word)).collect::<Vec<_>>().join(" ")
+    }
 }
 
 /// What one pair of braces stands for.
 enum Filled {
     Text(String),
+    /// A number or a list.
     Number(Value),
     /// A placeholder without a value: what contains it is left out.
     Unknown,
@@ -36,7 +55,7 @@ enum Filled {
 
 impl Values<'_> {
     /// Returns the text with its values; `None` if one of them is unknown.
-    pub(super) fn text(&self, template: &str) -> Option<String> {
+    pub(in crate::cli::tools) fn text(&self, template: &str) -> Option<String> {
         let mut out = String::with_capacity(template.len());
         let mut rest = template;
         while let Some(open) = rest.find('{') {
@@ -61,7 +80,7 @@ impl Values<'_> {
 
     /// Returns the value with its values filled in, without the parts that are unknown. A text that
     /// is one placeholder for a number becomes a number.
-    pub(super) fn value(&self, template: &toml::Value) -> Option<Value> {
+    pub(in crate::cli::tools) fn value(&self, template: &toml::Value) -> Option<Value> {
         match template {
             toml::Value::String(text) => {
                 let whole = text.strip_prefix('{').and_then(|text| text.strip_suffix('}'));
@@ -105,6 +124,14 @@ impl Values<'_> {
 
     fn named_text(&self, name: &str) -> Filled {
         let text = match name {
+            "args" | "exe" | "helper" => {
+                let Some(helper) = self.helper else { return Filled::Unknown };
+                match name {
+                    "args" => return Filled::Number(helper.args.clone().into()),
+                    "exe" => helper.program.clone(),
+                    _ => helper.line(),
+                }
+            }
             "base" => self.base.to_owned(),
             "data" => self.folder.display().to_string(),
             "foreign_model" if self.is_native => return Filled::Unknown,
@@ -134,6 +161,7 @@ mod tests {
             folder: Path::new("/d"),
             now: String::new(),
             json: None,
+            helper: None,
         }
     }
 
