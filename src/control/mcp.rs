@@ -111,7 +111,7 @@ fn view(entry: &ServerEntry) -> McpServerView {
 ///
 /// # Errors
 ///
-/// There is none of this name; the error names the nearest.
+/// No server has this name; the error names the nearest.
 pub fn find(hub: &McpHub, name: &str) -> Result<Arc<ServerEntry>, ProxyError> {
     let servers = hub.servers();
     if let Some(entry) = servers.iter().find(|entry| *entry.row.name == *name) {

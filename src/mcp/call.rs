@@ -100,7 +100,7 @@ pub fn owner(caller: &McpCaller, server: &str, method: &str, params: Option<&Raw
 
 /// How a request ended.
 pub enum CallEnd {
-    /// The client has left; nobody waits for an answer.
+    /// The client has disconnected.
     Left,
     Done(Result<RawJson, RpcError>),
 }

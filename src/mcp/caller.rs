@@ -27,7 +27,7 @@ pub struct McpCaller {
     pub project: Arc<Project>,
     pub scope: EndpointScope,
     pub facts: ClientFacts,
-    /// What a stateless client wants to hear during this request.
+    /// The log level that a stateless client requests for this request.
     pub level: Option<usize>,
     pub session: Option<Arc<McpSession>>,
     /// The first word of its User-Agent.

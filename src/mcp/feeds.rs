@@ -1,4 +1,4 @@
-//! What clients hear apart from their requests: changed lists, changed resources, log messages and
+//! Messages to clients outside their requests: changed lists, changed resources, log messages and
 //! questions.
 
 use std::{sync::Arc, time::Duration};
@@ -24,7 +24,7 @@ use crate::{
     },
 };
 
-/// A silent stream sends a comment after this time, so that nobody in between cuts it.
+/// A silent stream sends a comment after this time, so that no intermediary closes it.
 pub const PING_INTERVAL: Duration = Duration::from_secs(15);
 
 fn ping() -> Bytes {

@@ -157,7 +157,7 @@ impl McpSession {
         }
     }
 
-    /// Notes whether the client wants to hear of a resource; returns whether that is new.
+    /// Adds or removes a subscription to a resource; returns whether that is new.
     pub fn subscribe(&self, uri: &str, on: bool) -> bool {
         let subscriptions = &mut self.state.lock().subscriptions;
         if on { subscriptions.insert(uri.to_owned()) } else { subscriptions.remove(uri) }

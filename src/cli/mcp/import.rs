@@ -80,7 +80,7 @@ fn fields(server: &ImportedServer) -> Vec<(&'static str, String)> {
     fields
 }
 
-/// Moves secrets into the keyring, or into private files where there is none.
+/// Moves secrets into the keyring, or into private files if no keyring is available.
 async fn store_secrets(server: &mut ImportedServer, paths: &Paths) -> Result<(), CliError> {
     let name = server.name.clone();
     for (key, value) in server.env.iter_mut().chain(&mut server.headers) {

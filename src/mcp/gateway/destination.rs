@@ -151,7 +151,7 @@ pub(super) async fn find_resource(
     Err(unknown_resource(caller, uri))
 }
 
-/// Returns the server of a resource and its own address; `None` if there is none.
+/// Returns the server of a resource and its own address; `None` if no server has it.
 pub(crate) async fn watchable(
     hub: &Arc<McpHub>,
     caller: &McpCaller,

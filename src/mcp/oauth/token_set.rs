@@ -130,7 +130,7 @@ impl TokenSet {
     ///
     /// # Errors
     ///
-    /// There is none, or the server refuses it.
+    /// No refresh token is known, or the server refuses it.
     pub async fn refreshed(&self, web: &WebClient, now: UnixMillis) -> Result<Self, String> {
         let Some(refresh) = &self.refresh else {
             return Err("the token has ended and cannot be refreshed".to_owned());

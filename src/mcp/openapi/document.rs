@@ -100,7 +100,7 @@ impl Document {
     ///
     /// # Errors
     ///
-    /// There is none.
+    /// The document and the row name no address.
     pub(super) fn base_url(&self, servers: Option<&Value>) -> Result<reqwest::Url, String> {
         let written = self.written_server(servers);
         let absolute = written.as_deref().and_then(|url| reqwest::Url::parse(url).ok());

@@ -178,7 +178,7 @@ impl McpHub {
         join_all(all).await
     }
 
-    /// Tells listeners when a slow list is there.
+    /// Notifies listeners when a slow list has arrived.
     fn announce_later(&self, instance: &Arc<Instance>, kind: ListKind) {
         let (instance, parts) = (Arc::clone(instance), Arc::clone(&self.parts));
         self.parts.tracker.spawn(async move {

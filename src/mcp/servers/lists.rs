@@ -117,7 +117,7 @@ impl ListCache {
         }
     }
 
-    /// Takes the result of a reading that began after so many changes.
+    /// Stores the result of a reading that began after `changes` changes.
     pub fn loaded(
         &self,
         kind: ListKind,

@@ -79,13 +79,13 @@ impl HubParts {
         }
     }
 
-    /// Tells all listeners.
+    /// Notifies all listeners.
     pub fn publish(&self, event: HubEvent) {
-        // Without a listener there is nobody to tell.
+        // An error means that there are no listeners.
         drop(self.events.send(event));
     }
 
-    /// Tells listeners of a list that was not there when they asked for it.
+    /// Notifies listeners of a list that was missing from an earlier answer.
     pub fn note_late_list(&self, server: &Arc<str>, project: &Arc<str>, kind: ListKind) {
         self.publish(HubEvent {
             server: Some(Arc::clone(server)),

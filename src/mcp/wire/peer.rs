@@ -75,7 +75,7 @@ pub struct Peer {
     tracker: TaskTracker,
 }
 
-/// A request whose answer is awaited. If it is dropped before that, the server is told.
+/// A request whose answer is awaited. If it is dropped before that, the server is notified.
 pub struct ActiveCall<'a> {
     pub open: OpenCall,
     /// Sends the request; must be polled until the answer is there. Ends only with a fault.
@@ -149,7 +149,7 @@ impl Peer {
         limited.unwrap_or(Err(CallFault::TimedOut(limit.as_secs())))
     }
 
-    /// Hears what a stateless server reports, until it stops; returns whether it can do so.
+    /// Reads the notifications of a stateless server until they end; returns whether it can do so.
     pub async fn subscribe(&self, params: RawJson) -> bool {
         let params = |_| Some(with_own_meta(Some(&params)));
         let Ok(mut call) = self.begin("subscriptions/listen", params, false) else {
@@ -192,7 +192,7 @@ impl Peer {
         }
     }
 
-    /// Tells the server that nobody waits for request `id` any more.
+    /// Notifies the server that request `id` was cancelled.
     fn cancel(&self, id: u64) {
         let is_stateless = self.agreement.revision.is_stateless();
         if is_stateless && matches!(self.wire, PeerWire::Http(_)) {

@@ -16,7 +16,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::base::sync::Mutex;
 
-/// A program that was told to end by the end of its input has this long.
+/// Time for a program to exit after the end of its input.
 const INPUT_GRACE: Duration = Duration::from_millis(500);
 /// A program that got the signal to end has this long.
 const SIGNAL_GRACE: Duration = Duration::from_millis(1_500);
@@ -124,7 +124,7 @@ fn start_thread() -> std::io::Result<LaunchSender> {
     std::thread::Builder::new().name("mcp-children".to_owned()).spawn(move || {
         for (launch, reply) in requests {
             let _runtime = runtime.enter();
-            // Nobody waits any more if the start was given up; the child ends when it is dropped.
+            // If the start was cancelled, the child ends when it is dropped.
             drop(reply.send(command(launch).spawn()));
         }
     })?;
@@ -312,7 +312,7 @@ fn signal_group(pid: Option<u32>, kill: bool) {
     use rustix::process::{Pid, Signal, kill_process_group};
     let signal = if kill { Signal::KILL } else { Signal::TERM };
     if let Some(group) = pid.and_then(|pid| Pid::from_raw(pid.cast_signed())) {
-        // There may be nobody left in the group, which is what is wanted.
+        // An error means that the group is already empty.
         let _ = kill_process_group(group, signal);
     }
 }

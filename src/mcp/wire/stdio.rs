@@ -185,7 +185,7 @@ impl OutputReader {
         }
     }
 
-    /// Ends the call whose answer is too long, or all if it cannot be told which one.
+    /// Ends the call whose answer is too long, or all calls if its id cannot be read.
     fn refuse(&self, head: &[u8]) {
         let fault = CallFault::Closed(
             format!("the server answered with more than {} MiB", MAX_LINE_BYTES >> 20).into(),

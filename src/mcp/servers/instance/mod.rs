@@ -50,7 +50,7 @@ struct InstanceState {
     /// The row is gone; nothing is started any more.
     retired: bool,
     last_used: Option<Mono>,
-    /// What old clients want to hear of, at least.
+    /// The lowest log level that clients with a session request.
     level: Option<usize>,
 }
 
@@ -63,7 +63,7 @@ pub struct Instance {
     parts: Arc<HubParts>,
     memory: Arc<ServerMemory>,
     state: Mutex<InstanceState>,
-    /// Addresses of resources that clients want to hear of.
+    /// Addresses of resources that clients subscribe to.
     watched: Mutex<Vec<String>>,
     watched_changed: Notify,
 }
@@ -100,7 +100,7 @@ impl Instance {
         }
     }
 
-    /// Returns the connection, which is made if there is none.
+    /// Returns the connection; connects if necessary.
     ///
     /// # Errors
     ///
@@ -163,7 +163,7 @@ impl Instance {
         peer
     }
 
-    /// Gives up a connection whose session the server forgot.
+    /// Closes a connection whose session the server has ended.
     pub fn drop_peer(&self, peer: &Arc<Peer>) {
         peer.close("the server ended the session");
         let mut state = self.state.lock();

@@ -87,7 +87,7 @@ impl Instance {
         }
     }
 
-    /// Hears what the server reports of its own accord.
+    /// Reads the notifications that the server sends outside requests.
     pub(super) async fn listen(&self, peer: &Arc<Peer>) {
         let mut pause = FIRST_PAUSE;
         match (&peer.wire, peer.agreement.revision) {
