@@ -49,6 +49,7 @@ mod observing;
 mod passage;
 mod promises;
 mod raw_paths;
+mod readmes;
 mod reload;
 mod repair;
 mod resources;
