@@ -11,11 +11,12 @@ use super::{
     throttle,
 };
 use crate::{
-    base::{clock::UnixMillis, sanitize},
-    config::{
-        alert_template::{fill_template, is_json_template},
-        settings::{AlertFormat, AlertReceiver, OutboundUrl},
+    base::{
+        clock::UnixMillis,
+        message_template::{fill_template, is_json_template},
+        sanitize,
     },
+    config::settings::{AlertFormat, AlertReceiver, OutboundUrl},
     events::event::Severity,
     secrets::Secret,
 };

@@ -10,11 +10,8 @@ use lettre::{
 
 use super::{deliver::DeliveryResult, formats, message::AlertMessage};
 use crate::{
-    base::sanitize,
-    config::{
-        alert_template::fill_template,
-        settings::{AlertReceiver, OutboundUrl},
-    },
+    base::{message_template::fill_template, sanitize},
+    config::settings::{AlertReceiver, OutboundUrl},
     secrets::Secret,
 };
 

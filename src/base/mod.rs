@@ -9,6 +9,7 @@ pub mod framing;
 pub mod fs;
 pub mod id;
 pub mod json;
+pub mod message_template;
 pub mod money;
 pub mod pattern;
 pub mod redact;

@@ -5,7 +5,6 @@
 //! defaults, and `validate` checks consistency. `load` runs all four. `edit` and `file` write
 //! changes back.
 
-pub mod alert_template;
 pub mod base_url;
 mod choices;
 pub mod discover;

@@ -580,7 +580,7 @@ fn commands_query_explain_and_control_a_running_proxy() {
     let nothing = run(&["log", "nosuchfield:x"])
         .assert_exit(0)
         .assert_output("nothing matches")
-        .assert_output("fields are client:");
+        .assert_output("fields are body:");
     assert_eq!(nothing.out, "");
     assert_eq!(run(&["log", "nosuchfield:x", "--json"]).assert_exit(0).err, "");
     let none = run(&["log", "-n", "0"]).assert_exit(0);

@@ -9,8 +9,8 @@ use super::{
     names::NAME,
 };
 use crate::{
+    base::message_template,
     config::{
-        alert_template,
         choices::{AlertEvent, AlertFormat},
         kinds::{List, TEXT, Text, Words},
         problem::Report,
@@ -174,7 +174,7 @@ const TEMPLATE: Text<String> =
 
 fn read_template(value: &DeValue<'_>) -> Result<String, ValueError> {
     let template = text(value)?;
-    alert_template::check_template(&template)
+    message_template::check_template(&template)
         .map_err(|(problem, help)| ValueError::with_help(problem, help))?;
     Ok(template)
 }

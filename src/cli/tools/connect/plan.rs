@@ -22,7 +22,7 @@ const PRIVATE_MODE: u32 = 0o600;
 /// A planned edit.
 pub(super) struct FilePlan {
     pub(super) change: FileChange,
-    /// The text of the file now; `None` if there is none.
+    /// The text of the file now; `None` if it does not exist.
     pub(super) current: Option<String>,
     pub(super) text: String,
     /// The mode to write it with; `None` is that of a new file.
@@ -180,7 +180,7 @@ fn behind_links(path: &Path) -> PathBuf {
     }
 }
 
-/// Reads a file; `None` if there is none.
+/// Reads a file; `None` if it does not exist.
 ///
 /// # Errors
 ///

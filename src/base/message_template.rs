@@ -1,10 +1,10 @@
-//! Templates of alert messages: text with placeholders such as `{title}`.
+//! Templates of messages: text with placeholders such as `{title}`.
 
 use std::{collections::BTreeSet, sync::LazyLock};
 
 use regex::Regex;
 
-use crate::config::reader::truncate;
+use crate::base::sanitize;
 
 /// The placeholders of a template.
 const PLACEHOLDERS: [&str; 13] = [
@@ -50,7 +50,7 @@ pub fn check_template(template: &str) -> Result<(), (String, String)> {
         placeholders().captures_iter(template).map(|found| found[1].to_owned()).collect();
     if let Some(unknown) = used.iter().find(|name| !PLACEHOLDERS.contains(&name.as_str())) {
         return Err((
-            format!("there is no placeholder `{{{}}}`", truncate(unknown)),
+            format!("there is no placeholder `{{{}}}`", sanitize::truncate_end(unknown, 60)),
             format!("there are {{{}}}", PLACEHOLDERS.join("}, {")),
         ));
     }
