@@ -64,7 +64,7 @@ pub enum ServerEvent {
 pub type EventSink = Arc<dyn Fn(ServerEvent) + Send + Sync>;
 
 /// An open request, seen by the code that waits for it.
-pub struct OpenCall {
+pub struct PendingCall {
     pub id: u64,
     pub answer: oneshot::Receiver<Result<RawJson, CallFault>>,
     pub inbox: mpsc::Receiver<FromServer>,
@@ -100,7 +100,7 @@ impl OpenCalls {
     /// # Errors
     ///
     /// The connection has ended.
-    pub fn open(&self, takes_questions: bool) -> Result<OpenCall, CallFault> {
+    pub fn open(&self, takes_questions: bool) -> Result<PendingCall, CallFault> {
         let mut table = self.table.lock();
         if let Some(reason) = &table.closed {
             return Err(CallFault::Closed(Arc::clone(reason)));
@@ -112,7 +112,7 @@ impl OpenCalls {
         table
             .open
             .insert(id, Waiting { answer: answer_sender, inbox: inbox_sender, takes_questions });
-        Ok(OpenCall { id, answer, inbox })
+        Ok(PendingCall { id, answer, inbox })
     }
 
     /// Forgets a request; returns whether it was still open.

@@ -12,7 +12,7 @@ use crate::{
             self, META_CAPABILITIES, META_CLIENT, META_VERSION, NEWEST_HANDSHAKE, Revision,
             STATELESS,
         },
-        wire::calls::{CallFault, OpenCall, OpenCalls},
+        wire::calls::{CallFault, OpenCalls, PendingCall},
         wire::old_sse::SseWire,
         wire::stdio::StdioWire,
         wire::streamable::{HttpWire, RequestRoute},
@@ -77,7 +77,7 @@ pub struct Peer {
 
 /// A request whose answer is awaited. If it is dropped before that, the server is notified.
 pub struct ActiveCall<'a> {
-    pub open: OpenCall,
+    pub open: PendingCall,
     /// Sends the request; must be polled until the answer is there. Ends only with a fault.
     pub pump: Pin<Box<dyn Future<Output = CallFault> + Send + 'a>>,
     peer: &'a Peer,

@@ -80,10 +80,10 @@ pub struct Launch {
     pub cwd: Option<PathBuf>,
 }
 
-type Started = std::io::Result<Child>;
+type SpawnResult = std::io::Result<Child>;
 
 /// The way to the thread that starts programs.
-type LaunchSender = std::sync::mpsc::Sender<(Launch, oneshot::Sender<Started>)>;
+type LaunchSender = std::sync::mpsc::Sender<(Launch, oneshot::Sender<SpawnResult>)>;
 
 /// Starts programs from one thread that lives as long as the proxy: the signal that a child gets
 /// at its parent's death belongs to the thread that started it.
@@ -103,7 +103,7 @@ impl ChildSpawner {
     /// # Errors
     ///
     /// The program cannot be started.
-    pub async fn spawn(&self, launch: Launch) -> Started {
+    pub async fn spawn(&self, launch: Launch) -> SpawnResult {
         let (reply, started) = oneshot::channel();
         let gone = || std::io::Error::other("the thread that starts programs is gone");
         {
@@ -119,7 +119,7 @@ impl ChildSpawner {
 }
 
 fn start_thread() -> std::io::Result<LaunchSender> {
-    let (sender, requests) = std::sync::mpsc::channel::<(Launch, oneshot::Sender<Started>)>();
+    let (sender, requests) = std::sync::mpsc::channel::<(Launch, oneshot::Sender<SpawnResult>)>();
     let runtime = tokio::runtime::Handle::current();
     std::thread::Builder::new().name("mcp-children".to_owned()).spawn(move || {
         for (launch, reply) in requests {

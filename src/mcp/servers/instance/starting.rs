@@ -42,8 +42,8 @@ impl Instance {
                 state.peer = Some(Arc::clone(peer));
                 state.fault = None;
             }
-            Err(Started::Paused(fault)) => return Err(fault.clone()),
-            Err(Started::Failed(fault)) => {
+            Err(StartFailure::Paused(fault)) => return Err(fault.clone()),
+            Err(StartFailure::Failed(fault)) => {
                 state.failures += 1;
                 let pause = backoff::exponential(FIRST_PAUSE, MAX_PAUSE, state.failures - 1);
                 state.retry_at = Some(self.parts.clock.mono() + pause);
@@ -62,7 +62,7 @@ impl Instance {
         Ok(peer)
     }
 
-    async fn start_after_pause(self: &Arc<Self>) -> Result<Arc<Peer>, Started> {
+    async fn start_after_pause(self: &Arc<Self>) -> Result<Arc<Peer>, StartFailure> {
         let (pause, fault) = {
             let state = self.state.lock();
             let pause = state.retry_at.map(|at| at.since(self.parts.clock.mono()));
@@ -72,15 +72,18 @@ impl Instance {
             let why = fault.as_ref().map_or("it failed", |fault| &fault.message);
             let message = format!("{why}; next try in {} s", pause.as_secs() + 1);
             let needs_login = fault.as_ref().is_some_and(|fault| fault.needs_login);
-            return Err(Started::Paused(StartFault { needs_login, ..StartFault::new(message) }));
+            return Err(StartFailure::Paused(StartFault {
+                needs_login,
+                ..StartFault::new(message)
+            }));
         }
         if !pause.is_zero() {
             tokio::time::sleep(pause).await;
         }
         let limit = self.row.timeout;
         match tokio::time::timeout(limit, self.connect()).await {
-            Ok(connected) => connected.map_err(Started::Failed),
-            Err(_) => Err(Started::Failed(StartFault {
+            Ok(connected) => connected.map_err(StartFailure::Failed),
+            Err(_) => Err(StartFailure::Failed(StartFault {
                 is_timeout: true,
                 ..StartFault::new(format!("it did not answer within {} s", limit.as_secs()))
             })),
@@ -229,7 +232,7 @@ impl Instance {
     }
 }
 
-enum Started {
+enum StartFailure {
     Failed(StartFault),
     /// It is not tried now.
     Paused(StartFault),
