@@ -217,3 +217,31 @@ fn editors_reach_an_ollama_listener_without_a_key() {
     assert!(!file.exists());
     assert_eq!(fs::read(home.config()).expect("the config"), config);
 }
+
+#[test]
+fn projects_of_the_user_survive_a_change_of_project() {
+    let home = home();
+    succeed(&home, &["project", "add", "work"]);
+    let config = fs::read(home.config()).expect("the config");
+    let key = succeed(&home, &["project", "key", "work"]);
+    succeed(&home, &["connect", "claude-code", "--yes", "--model", "m-1"]);
+    succeed(&home, &["connect", "claude-code", "--yes", "--model", "m-1", "--project", "work"]);
+    succeed(&home, &["disconnect", "claude-code", "--yes"]);
+    assert_eq!(succeed(&home, &["project", "key", "work"]), key);
+    assert_eq!(fs::read(home.config()).expect("the config"), config);
+    assert!(!home.data().join("clients/claude-code.key").exists());
+}
+
+#[test]
+fn files_of_an_earlier_place_are_restored_too() {
+    let mut home = home();
+    succeed(&home, &["connect", "codex", "--yes", "--model", "m-1"]);
+    let first = home.path().join(".codex/config.toml");
+    assert!(first.exists());
+    let moved = home.path().join("elsewhere");
+    home.set("CODEX_HOME", &moved.display().to_string());
+    succeed(&home, &["connect", "codex", "--yes", "--model", "m-1"]);
+    assert!(moved.join("config.toml").exists());
+    succeed(&home, &["disconnect", "codex", "--yes"]);
+    assert!(!first.exists() && !moved.exists());
+}

@@ -25,9 +25,10 @@ const LOCK: &str = ".lock";
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(super) struct Journal {
     pub(super) tool: String,
+    /// The project that the tool uses.
     pub(super) project: String,
-    /// Whether the project was made for the tool.
-    pub(super) made_project: bool,
+    /// The project that was made for the tool, which may be another one.
+    pub(super) made_project: Option<String>,
     /// What aiproxy's own config was before, and the text that was put into it.
     pub(super) config: Option<ConfigChange>,
     pub(super) files: Vec<FileChange>,

@@ -18,7 +18,7 @@ use regex::Regex;
 
 use self::{
     facts::ConnectTool,
-    journal::{ConfigChange, Journal},
+    journal::{ConfigChange, FileChange, Journal},
     plan::FilePlan,
 };
 use crate::{
@@ -217,12 +217,15 @@ async fn connect_files(
     let mut journal = Journal {
         tool: tool.name.clone(),
         project: project.to_owned(),
-        made_project: known.as_ref().map_or(!exists, |known| known.made_project),
+        made_project: known
+            .as_ref()
+            .and_then(|known| known.made_project.clone())
+            .or_else(|| (!exists).then(|| project.to_owned())),
         config: match &known {
             Some(known) => known.config.clone(),
             None => Some(ConfigChange { before: own_config::text(ctx)?, inserted: Vec::new() }),
         },
-        files: shown.into_iter().map(|plan| plan.change).collect(),
+        files: with_earlier(shown.into_iter().map(|plan| plan.change), known.as_ref()),
         folders: known.as_ref().map(|known| known.folders.clone()).unwrap_or_default(),
     };
     journal.folders.extend(missing_folders(&journal));
@@ -232,7 +235,7 @@ async fn connect_files(
     }
     let key = own_config::key(ctx, project).await?;
     let plans = plan(expose_secret(&key))?;
-    journal.files = plans.iter().map(|plan| plan.change.clone()).collect();
+    journal.files = with_earlier(plans.iter().map(|plan| plan.change.clone()), known.as_ref());
     journal.write(data)?;
     write_files(&plans, &journal.folders)?;
     drop(lock);
@@ -244,6 +247,20 @@ async fn connect_files(
         output::print_line(&tool.note)?;
     }
     Ok(ExitStatus::Ok)
+}
+
+/// Adds the files of an earlier connection that are elsewhere now, so that they are restored too.
+fn with_earlier(
+    files: impl Iterator<Item = FileChange>,
+    known: Option<&Journal>,
+) -> Vec<FileChange> {
+    let mut files: Vec<FileChange> = files.collect();
+    for earlier in known.iter().flat_map(|known| &known.files) {
+        if !files.iter().any(|change| change.path == earlier.path) {
+            files.push(earlier.clone());
+        }
+    }
+    files
 }
 
 /// A connected tool and the ports of this machine that its files name.
@@ -398,7 +415,7 @@ async fn make_project(ctx: &CommandContext, name: &str, data: &Path) -> Result<(
     let mut journal = Journal {
         tool: name.to_owned(),
         project: name.to_owned(),
-        made_project: true,
+        made_project: Some(name.to_owned()),
         config: Some(ConfigChange { before: own_config::text(ctx)?, inserted: Vec::new() }),
         files: Vec::new(),
         folders: Vec::new(),

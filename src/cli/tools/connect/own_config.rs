@@ -50,45 +50,51 @@ pub(super) async fn add(
     data: &Path,
     ollama_port: Option<u16>,
 ) -> Result<(), CliError> {
-    let name = journal.project.clone();
-    let before = text(ctx)?;
-    if journal.made_project && !has_project(ctx, &name)? {
-        let edits = |key: String| [Edit::AddProject { name: name.clone(), key }];
-        // Checked before a key is made.
-        edit_file::check_edit(ctx, &edits(client_key::usual_reference(&name, data)))?;
-        let keyring = Keyring::system();
-        let (_, location) = client_key::create_key(&name, data, &keyring).await?;
-        if let Err(error) = edit_file::edit_config(ctx, &edits(location.reference())) {
-            client_key::delete_key(&name, data, &keyring).await;
-            return Err(error);
-        }
+    if let Some(name) = journal.made_project.clone()
+        && !has_project(ctx, &name)?
+    {
+        let before = text(ctx)?.unwrap_or_default();
+        make_project(ctx, &name, data).await?;
+        record(journal, insertion(&before, &text(ctx)?.unwrap_or_default()), data)?;
     }
-    let between = text(ctx)?;
     if let Some(port) = ollama_port {
-        add_listener(ctx, &name, port)?;
+        let file = edit_file::load_or_empty(ctx)?;
+        let before = file.text.unwrap_or_default();
+        let row = listener_row(&before, &journal.project, port);
+        record(journal, Some(row.clone()), data)?;
+        let path = file.paths.config;
+        let target = std::fs::canonicalize(&path).unwrap_or(path);
+        write::replace(&target, &format!("{before}{row}"))
+            .map_err(|error| path_error(&target, &error))?;
     }
-    if let Some(change) = &mut journal.config {
-        let after = text(ctx)?;
-        for (old, new) in [(&before, &between), (&between, &after)] {
-            let texts = (old.as_deref().unwrap_or_default(), new.as_deref().unwrap_or_default());
-            change.inserted.extend(insertion(texts.0, texts.1));
-        }
-    }
-    journal.write(data)?;
     attach::reload_if_running(ctx).await;
     Ok(())
 }
 
-fn add_listener(ctx: &CommandContext, project: &str, port: u16) -> Result<(), CliError> {
-    let file = edit_file::load_or_empty(ctx)?;
-    let path = file.paths.config;
-    let before = file.text.unwrap_or_default();
+async fn make_project(ctx: &CommandContext, name: &str, data: &Path) -> Result<(), CliError> {
+    let edits = |key: String| [Edit::AddProject { name: name.to_owned(), key }];
+    // Checked before a key is made.
+    edit_file::check_edit(ctx, &edits(client_key::usual_reference(name, data)))?;
+    let keyring = Keyring::system();
+    let (_, location) = client_key::create_key(name, data, &keyring).await?;
+    if let Err(error) = edit_file::edit_config(ctx, &edits(location.reference())) {
+        client_key::delete_key(name, data, &keyring).await;
+        return Err(error);
+    }
+    Ok(())
+}
+
+/// Records what is put into the config.
+fn record(journal: &mut Journal, inserted: Option<String>, data: &Path) -> Result<(), CliError> {
+    journal.config.get_or_insert_default().inserted.extend(inserted);
+    journal.write(data)
+}
+
+fn listener_row(before: &str, project: &str, port: u16) -> String {
     let gap = if before.is_empty() || before.ends_with('\n') { "\n" } else { "\n\n" };
-    let row = format!(
+    format!(
         "{gap}[[keyless]]\nlisten = \"127.0.0.1:{port}\"\nproject = \"{project}\"\ndialects = [\"ollama\", \"openai\"]\n"
-    );
-    let target = std::fs::canonicalize(&path).unwrap_or(path);
-    write::replace(&target, &format!("{before}{row}")).map_err(|error| path_error(&target, &error))
+    )
 }
 
 /// Returns a free port for a listener without a key.
@@ -120,26 +126,24 @@ pub(super) async fn remove(
 ) -> Result<(), CliError> {
     let change = journal.config.clone().unwrap_or_default();
     if let Some(now) = text(ctx)? {
-        let restored = without_insertion(&change, &now);
+        let restored = without_insertions(&change, &now);
         let path = ctx.global.paths()?.config;
         let target = std::fs::canonicalize(&path).unwrap_or(path);
-        match restored {
-            Some(text) if text.is_empty() && change.before.is_none() => {
-                std::fs::remove_file(&target).map_err(|error| path_error(&target, &error))?;
-            }
-            Some(text) => {
-                write::replace(&target, &text).map_err(|error| path_error(&target, &error))?;
-            }
-            None => {
-                let name = journal.project.clone();
-                if journal.made_project && has_project(ctx, &name)? {
-                    edit_file::edit_config(ctx, &[Edit::RemoveProject { name }])?;
-                }
-            }
-        }
+        let done = if restored.is_empty() && change.before.is_none() {
+            std::fs::remove_file(&target)
+        } else if restored == now {
+            Ok(())
+        } else {
+            write::replace(&target, &restored)
+        };
+        done.map_err(|error| path_error(&target, &error))?;
     }
-    if journal.made_project {
-        client_key::delete_key(&journal.project, data, &Keyring::system()).await;
+    if let Some(name) = &journal.made_project {
+        // Still there if its row was changed since.
+        if has_project(ctx, name)? {
+            edit_file::edit_config(ctx, &[Edit::RemoveProject { name: name.clone() }])?;
+        }
+        client_key::delete_key(name, data, &Keyring::system()).await;
     }
     attach::reload_if_running(ctx).await;
     Ok(())
@@ -153,14 +157,15 @@ fn insertion(before: &str, after: &str) -> Option<String> {
     (!inserted.is_empty()).then(|| inserted.to_owned())
 }
 
-/// Returns the text without what was inserted; `None` if a part of that is not in it once.
-fn without_insertion(change: &ConfigChange, now: &str) -> Option<String> {
-    if change.inserted.is_empty() {
-        return None;
-    }
-    change.inserted.iter().rev().try_fold(now.to_owned(), |text, inserted| {
-        let (before, after) = text.split_once(inserted.as_str())?;
-        (!after.contains(inserted.as_str())).then(|| format!("{before}{after}"))
+/// Returns the text without what was inserted. A part that is not in it once stays.
+fn without_insertions(change: &ConfigChange, now: &str) -> String {
+    change.inserted.iter().rev().fold(now.to_owned(), |text, inserted| {
+        match text.split_once(inserted.as_str()) {
+            Some((before, after)) if !after.contains(inserted.as_str()) => {
+                format!("{before}{after}")
+            }
+            _ => text,
+        }
     })
 }
 
@@ -190,8 +195,8 @@ mod tests {
             let inserted = insertion(before, after).into_iter().collect::<Vec<_>>();
             assert_eq!(inserted.len(), 1, "{before}");
             let change = ConfigChange { before: Some(before.to_owned()), inserted };
-            assert_eq!(without_insertion(&change, after).as_deref(), Some(before));
-            assert_eq!(without_insertion(&change, before), None);
+            assert_eq!(without_insertions(&change, after), before);
+            assert_eq!(without_insertions(&change, before), before);
         }
         assert_eq!(insertion("ab", "ac"), None);
         assert_eq!(insertion("ab", "ab"), None);

@@ -1,5 +1,7 @@
 //! TOML, by the same library that edits the own config.
 
+use std::collections::HashMap;
+
 use serde_json::Value;
 use toml_edit::{Array, DocumentMut, InlineTable, Item, Table, TableLike, Value as TomlValue};
 
@@ -25,8 +27,31 @@ fn edit(
         EditFault::Syntax { line, why: error.message().to_owned() }
     })?;
     change(&mut doc)?;
-    let text = doc.to_string();
-    Ok(if has_crlf { text.replace('\n', "\r\n") } else { text })
+    let edited = doc.to_string();
+    Ok(if has_crlf { with_line_ends_of(text, &edited) } else { edited })
+}
+
+/// Gives each line the line end that it has in the old text; a new line gets that of the first.
+fn with_line_ends_of(old: &str, edited: &str) -> String {
+    let ends: HashMap<&str, &str> = old
+        .split_inclusive('\n')
+        .map(|line| {
+            let content = line.trim_end_matches(['\r', '\n']);
+            (content, &line[content.len()..])
+        })
+        .filter(|(_, end)| !end.is_empty())
+        .collect();
+    let usual = super::line_break(old);
+    edited
+        .split_inclusive('\n')
+        .map(|line| match line.strip_suffix('\n') {
+            Some(content) => {
+                let end = ends.get(content).copied().unwrap_or(usual);
+                format!("{content}{end}")
+            }
+            None => line.to_owned(),
+        })
+        .collect()
 }
 
 pub(super) fn set(text: &str, at: &[Step], to: &Value) -> Result<String, EditFault> {
@@ -142,6 +167,14 @@ mod tests {
 
     fn steps(path: &[&str]) -> Vec<Step> {
         path.iter().map(|name| Step::Key((*name).to_owned())).collect()
+    }
+
+    #[test]
+    fn mixed_line_ends_stay_as_they_are() {
+        let text = "a = 1\nb = 2\r\nc = 3\n";
+        let edited = set(text, &steps(&["d"]), &json!("x")).unwrap();
+        assert_eq!(edited, format!("{text}d = \"x\"\n"));
+        assert_eq!(remove(&edited, &steps(&["d"])).unwrap(), text);
     }
 
     #[test]
